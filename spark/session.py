@@ -1,0 +1,71 @@
+"""The Spark session of the streams."""
+
+import os
+import sys
+
+from pyspark.conf import SparkConf
+from pyspark.sql import SparkSession
+
+from stock_pipeline.local.downloads import find_java, jars
+from stock_pipeline.settings import Settings
+
+SHUFFLE_PARTITIONS = 2
+"""Fixed by the first checkpoint of a stateful stream."""
+
+AVRO_LIMITS = {
+    # A damaged message may claim two billion elements: Avro would reserve memory for them before it reads one.
+    "org.apache.avro.limits.collectionItems.maxLength": 1_000_000,
+    "org.apache.avro.limits.string.maxLength": 10_000_000,
+}
+
+
+def session_settings(settings: Settings, name: str) -> dict[str, str]:
+    """Spark's settings for one application; spark-submit's own go before them."""
+    java = " ".join(f"-D{key}={value}" for key, value in AVRO_LIMITS.items())
+    class_path = f"{jars() / 'spark'}/*"
+    checkpointing = "org.apache.spark.sql.execution.streaming.checkpointing"
+    state = "org.apache.spark.sql.execution.streaming.state"
+    values = {
+        "spark.app.name": name,
+        "spark.master": settings.spark_master,
+        # Not spark.jars: the file system below is needed before those are there. Workers on other machines need the
+        # project installed at the same place.
+        "spark.driver.extraClassPath": class_path,
+        "spark.executor.extraClassPath": class_path,
+        "spark.driver.memory": "1g",
+        "spark.driver.extraJavaOptions": java,
+        "spark.executor.extraJavaOptions": java,
+        "spark.local.dir": str(settings.home / "spark" / name),
+        "spark.sql.warehouse.dir": str(settings.home / "spark" / "warehouse"),
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(SHUFFLE_PARTITIONS),
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
+        "spark.sql.streaming.stateStore.providerClass": f"{state}.RocksDBStateStoreProvider",
+        "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
+        "spark.sql.streaming.stateStore.rocksdb.trackTotalNumberOfRows": "false",
+        # In update mode a batch without data would write nothing.
+        "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+        # Hadoop's own file system forks chmod for every checkpoint file, 70 ms each.
+        "spark.hadoop.fs.file.impl": "com.globalmentor.apache.hadoop.fs.BareLocalFileSystem",
+        "spark.sql.streaming.checkpointFileManagerClass": f"{checkpointing}.FileSystemBasedCheckpointFileManager",
+    }
+    if settings.spark_master.startswith("local"):
+        values |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+    return values
+
+
+def create_session(settings: Settings, name: str) -> SparkSession:
+    """Start Spark, or take the session that spark-submit began.
+
+    Raises:
+        InstallError: there is no Java 17 or newer.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ["JAVA_HOME"] = str(find_java().resolve().parent.parent)
+    if settings.spark_master.startswith("local"):
+        os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    conf = SparkConf()
+    for key, value in session_settings(settings, name).items():
+        conf.setIfMissing(key, value)
+    return SparkSession.builder.config(conf=conf).getOrCreate()

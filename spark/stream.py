@@ -1,0 +1,249 @@
+"""Running one stream as a service: start, follow, note what is committed, go on when a server is back."""
+
+import json
+import logging
+import queue
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import quantiles
+from typing import Any
+
+import psycopg
+from confluent_kafka import KafkaException
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql.streaming import StreamingQuery, StreamingQueryListener
+from pyspark.sql.streaming.listener import QueryIdleEvent, QueryProgressEvent, QueryStartedEvent, QueryTerminatedEvent
+
+from spark.offsets import checkpoint_folder
+from spark.session import create_session
+from stock_pipeline.database import load_sql, until_available
+from stock_pipeline.errors import SettingsError
+from stock_pipeline.ingest.topics import ensure_topics, offset_ranges, topic_id, until_reachable
+from stock_pipeline.services.service import SUMMARY, Service, ServiceName
+from stock_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TRIGGER = "100 milliseconds"
+
+MAX_RESTARTS = 3
+"""How often in a row a query is started again, without having moved, before the process gives up."""
+
+Report = Callable[[Sequence[Row]], None]
+"""Takes what a sink wrote: rows of spark.sinks.WRITTEN."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream. `start(spark, settings, available_now, report)` begins the query."""
+
+    name: ServiceName
+    start: Callable[[SparkSession, Settings, bool, Report], StreamingQuery]
+
+
+def start_query(
+    rows: DataFrame,
+    settings: Settings,
+    name: str,
+    write: Callable[[DataFrame, int], None],
+    available_now: bool,
+    mode: str = "append",
+) -> StreamingQuery:
+    """Begin a query that hands each batch to `write`, at least once."""
+    writer = rows.writeStream.queryName(name).outputMode(mode).foreachBatch(write)
+    writer = writer.option("checkpointLocation", checkpoint_folder(settings, name).as_uri())
+    writer = writer.trigger(availableNow=True) if available_now else writer.trigger(processingTime=TRIGGER)
+    return writer.start()
+
+
+@dataclass
+class Window:
+    """What happened since the last row of stream_stats."""
+
+    began: float = field(default_factory=time.monotonic)
+    records: int = 0
+    rows: int = 0
+    dropped_late: int = 0
+    batches: int = 0
+    batch_seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+
+
+class Progress(StreamingQueryListener):
+    """Keeps account of a stream: in the service's heartbeat, in stream_offset and in stream_stats.
+
+    Spark calls the listener on a thread of its own after each batch; `record` writes on the caller's.
+    """
+
+    def __init__(self, service: Service, settings: Settings, topic: str) -> None:
+        self._service = service
+        self._settings = settings
+        self._topic = topic
+        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._window = Window()
+        self._written: dict[int, int] = {}
+        self._lag_records = 0
+        self._newest_receipt = time.time()
+
+    def onQueryStarted(self, event: QueryStartedEvent) -> None:
+        self._service.state = "running"
+
+    def onQueryProgress(self, event: QueryProgressEvent) -> None:
+        self._events.put(json.loads(event.progress.json))
+
+    def onQueryIdle(self, event: QueryIdleEvent) -> None:
+        """Nothing to note: the offsets are those of the last batch."""
+
+    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:
+        """Nothing to note: whoever waits for the query learns of its end."""
+
+    def report(self, written: Sequence[Row]) -> None:
+        """Take in what the sink wrote for a batch."""
+        now = time.time()
+        for row in written:
+            self._window.rows += row.rows
+            self._window.latencies += row.latencies
+            self._service.counts["rows"] += row.rows
+            self._service.counts["dead_letters"] += row.rejected
+            if row.latencies:
+                self._newest_receipt = now - min(row.latencies)
+
+    def record(self, final: bool = False) -> None:
+        """Note the batches that ended since the last call; write the statistics when they are due, or at the end."""
+        while not self._events.empty():
+            self._take_in(self._events.get())
+        if self._service.offsets != self._written:
+            self._write_offsets()
+        if final or time.monotonic() - self._window.began >= SUMMARY:
+            self._write_statistics()
+
+    def _take_in(self, progress: dict[str, Any]) -> None:
+        source, window, service = progress["sources"][0], self._window, self._service
+        ends = (source["endOffset"] or {}).get(self._settings.kafka_topic, {})
+        service.offsets.update({int(partition): offset for partition, offset in ends.items()})
+        latest = (source.get("latestOffset") or {}).get(self._settings.kafka_topic, {})
+        self._lag_records = sum(max(0, end - ends.get(partition, 0)) for partition, end in latest.items())
+        late = sum(operator["numRowsDroppedByWatermark"] for operator in progress["stateOperators"])
+        if progress["numInputRows"]:
+            window.records += progress["numInputRows"]
+            window.batches += 1
+            window.batch_seconds += progress["durationMs"]["triggerExecution"] / 1000
+            window.dropped_late += late
+            service.counts["records"] += progress["numInputRows"]
+            service.counts["batches"] += 1
+            service.counts["dropped_late"] += late
+
+    def _write_offsets(self) -> None:
+        offsets = dict(self._service.offsets)
+        places = {"partitions": list(offsets), "next_offsets": list(offsets.values())}
+        values = {"stream": self._service.name, "topic_id": self._topic, **places}
+        if self._execute("queries/upsert_stream_offset.sql", values):
+            self._written = offsets
+
+    def _write_statistics(self) -> None:
+        window, self._window = self._window, Window()
+        seconds = self._window.began - window.began
+        percentiles = quantiles(window.latencies, n=100, method="inclusive") if len(window.latencies) > 1 else None
+        figures = {
+            "records": window.records,
+            "rows_per_second": window.rows / seconds,
+            "lag_records": self._lag_records,
+            "lag_seconds": time.time() - self._newest_receipt if self._lag_records else 0.0,
+            "latency_p50": percentiles[49] if percentiles else None,
+            "latency_p99": percentiles[98] if percentiles else None,
+            "batch_seconds": window.batch_seconds / window.batches if window.batches else None,
+            "dropped_late": window.dropped_late,
+        }
+        self._service.figures = {name: round(value, 3) for name, value in figures.items() if value is not None}
+        self._execute("queries/insert_stream_stats.sql", {"stream": self._service.name, **figures})
+
+    def _execute(self, statement: str, values: dict[str, Any]) -> bool:
+        """Whether it worked: while the database is away, the next call writes what is newest then."""
+        try:
+            with psycopg.connect(self._settings.conninfo("writer")) as connection:
+                connection.execute(load_sql(statement), values)
+        except psycopg.OperationalError as error:
+            log.warning("%s: %s waits for the database: %s", self._service.name, statement, str(error).splitlines()[0])
+            return False
+        return True
+
+
+def run_stream(stream: Stream, settings: Settings, available_now: bool = False) -> None:
+    """Run a stream until SIGTERM or SIGINT, or until all that the topic holds now is committed.
+
+    A broker or database that is away is waited for.
+
+    Raises:
+        AlreadyRunning: the stream runs in this home.
+        SettingsError: the tables are missing.
+        StreamingQueryException: the query failed, though broker and database are there.
+    """
+    with Service(stream.name, settings) as service:
+        topic = _wait_for_servers(settings, service)
+        if topic is None:
+            return
+        shutil.rmtree(settings.home / "spark" / stream.name, ignore_errors=True)
+        spark = create_session(settings, stream.name)
+        spark.sparkContext.setLogLevel("ERROR")
+        service.links["spark_ui"] = spark.sparkContext.uiWebUrl or ""
+        progress = Progress(service, settings, topic)
+        spark.streams.addListener(progress)
+        try:
+            _keep_running(stream, spark, settings, service, progress, available_now)
+        finally:
+            progress.record(final=True)
+            spark.stop()
+
+
+def _wait_for_servers(settings: Settings, service: Service) -> str | None:
+    """The topic's id once broker and database answer; None where the service was told to stop before."""
+    service.state = "waiting for servers"
+    try:
+        ensure_topics(settings, patience=None, stop=service.stop)
+        for attempt in until_available(settings, stop=service.stop):
+            with attempt, psycopg.connect(settings.conninfo("writer")) as connection:
+                connection.execute("SELECT FROM tick_data, ohlcv_data, stream_offset, stream_stats LIMIT 0")
+        for attempt in until_reachable(settings, stop=service.stop):
+            with attempt:
+                return topic_id(settings)
+    except psycopg.errors.UndefinedTable as error:
+        raise SettingsError(f"db_url: {settings.db_url} lacks tables: run `stock-pipeline init-db`") from error
+    except (KafkaException, psycopg.OperationalError):
+        if not service.stop.is_set():
+            raise
+    return None
+
+
+def _keep_running(
+    stream: Stream, spark: SparkSession, settings: Settings, service: Service, progress: Progress, available_now: bool
+) -> None:
+    failures, reached = 0, dict(service.offsets)
+    while not service.stop.is_set():
+        try:
+            query = stream.start(spark, settings, available_now, progress.report)
+            _follow(query, service, progress)
+            return
+        except (StreamingQueryException, KafkaException) as error:
+            failures = failures + 1 if service.offsets == reached else 1
+            reached = dict(service.offsets)
+            if failures > MAX_RESTARTS:
+                raise
+            log.warning("%s: the query failed (%d) and is started again: %s", stream.name, failures, _first_line(error))
+            if _wait_for_servers(settings, service) is None:
+                return
+            service.stop.wait(failures)
+
+
+def _follow(query: StreamingQuery, service: Service, progress: Progress) -> None:
+    """Until the query ends, or the service is told to stop."""
+    while not query.awaitTermination(timeout=1):
+        progress.record()
+        if service.stop.is_set():
+            query.stop()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,49 @@
+"""The tick stream: every trade of the topic into tick_data, everything else into the dead-letter topic."""
+
+import sys
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql.streaming import StreamingQuery
+
+from spark.offsets import starting_offsets
+from spark.sinks import write_ticks
+from spark.stream import Report, Stream, run_stream, start_query
+from spark.trades import explode_trades, read_topic
+from stock_pipeline.settings import Settings, load_settings
+
+NAME = "tick-stream"
+
+
+def ignore(_written: Sequence[Row]) -> None:
+    """A report that nobody wants."""
+
+
+def start(
+    spark: SparkSession, settings: Settings, available_now: bool = False, report: Report = ignore
+) -> StreamingQuery:
+    """Begin the query.
+
+    Args:
+        available_now: end when all that the topic holds now is committed.
+        report: gets what each batch wrote.
+    """
+    portable = settings.with_passwords()
+    records = read_topic(spark, settings, starting_offsets(settings, NAME))
+
+    def write(batch: DataFrame, _batch_id: int) -> None:
+        report(write_ticks(batch, portable))
+
+    return start_query(explode_trades(records, settings), settings, NAME, write, available_now)
+
+
+TICK_STREAM = Stream(NAME, start)
+
+
+def main() -> None:
+    """For spark-submit; `--available-now` is understood."""
+    run_stream(TICK_STREAM, load_settings(), "--available-now" in sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The SQL files, the schema, and waiting for a database that is away."""
+
+import logging
+import threading
+from functools import cache
+
+import psycopg
+from psycopg import sql
+from tenacity import Retrying
+
+from stock_pipeline import PROJECT_ROOT
+from stock_pipeline.errors import SettingsError
+from stock_pipeline.retry import until_back
+from stock_pipeline.settings import ROLE_NAMES, Role, Settings
+
+log = logging.getLogger(__name__)
+
+SQL_FOLDER = PROJECT_ROOT / "sql"
+
+DAGSTER_DATABASE = "dagster"
+
+
+@cache
+def load_sql(name: str) -> sql.SQL:
+    """The text of `sql/<name>`."""
+    # psycopg types SQL as literal strings; the project's own files are as trustworthy.
+    return sql.SQL((SQL_FOLDER / name).read_text())  # pyright: ignore[reportArgumentType]
+
+
+def schema_files() -> list[str]:
+    """Names of the schema's files in the order in which they are applied."""
+    return [f"schema/{path.name}" for path in sorted((SQL_FOLDER / "schema").glob("*.sql"))]
+
+
+def until_available(
+    settings: Settings, patience: float | None = None, stop: threading.Event | None = None
+) -> Retrying:
+    """Retries what meets a database that cannot be reached; see `until_back`."""
+    server = f"database {settings.db_url} (db_url)"
+    return until_back(server, _is_away, patience, stop)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether another attempt, later, can succeed; it cannot where a password is missing."""
+    missing_password = isinstance(error, psycopg.Error) and error.pgconn is not None and error.pgconn.needs_password
+    return isinstance(error, psycopg.OperationalError) and not missing_password
+
+
+def init_db(settings: Settings) -> None:
+    """Bring roles, databases, tables and rights to the state of sql/. Changes nothing where they are there.
+
+    Raises:
+        SettingsError: the server has no TimescaleDB, or the owner may not do this.
+    """
+    for attempt in until_available(settings, patience=60):
+        with attempt:
+            _create_databases(settings)
+    with psycopg.connect(settings.conninfo("owner")) as connection:
+        # Two at once would both create what is missing.
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('stock_pipeline.init_db'))")
+        try:
+            connection.execute("SET client_min_messages = warning")
+            connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+            for role in ROLE_NAMES:
+                _create_role(connection, settings, role)
+            for name in schema_files():
+                connection.execute(load_sql(name))
+        except psycopg.errors.UndefinedFile as error:
+            raise SettingsError(f"db_url: {settings.db_url} has no TimescaleDB: install the extension there") from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise SettingsError(f"db_user: {settings.db_user} may not set up the database: {error}") from error
+
+
+def _create_databases(settings: Settings) -> None:
+    with psycopg.connect(settings.conninfo("owner", database="postgres"), autocommit=True) as connection:
+        for name in (settings.db_name, DAGSTER_DATABASE):
+            if connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
+                try:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+                except psycopg.errors.DuplicateDatabase:
+                    log.info("database %s was created by another process", name)
+
+
+def _create_role(connection: psycopg.Connection, settings: Settings, role: Role) -> None:
+    user, password = settings.role(role)
+    name = sql.Identifier(ROLE_NAMES[role])
+    if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE_NAMES[role]]).fetchone() is None:
+        connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(name))
+    if user == ROLE_NAMES[role] and password:
+        connection.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(name, sql.Literal(password)))

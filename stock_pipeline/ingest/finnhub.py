@@ -1,0 +1,170 @@
+"""Finnhub's WebSocket: connect, subscribe, stay connected.
+
+Finnhub allows one connection for each token and drops both when there is a second one, so there is never
+more than one here. Protocol: Finnhub's WebSocket documentation.
+"""
+
+import json
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from urllib.parse import quote, urlsplit
+
+import websocket
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set
+from tenacity.nap import sleep_using_event
+from tenacity.wait import wait_random_exponential
+
+from stock_pipeline.errors import FinnhubRefused
+
+log = logging.getLogger(__name__)
+
+PING_INTERVAL = 20.0
+PING_PATIENCE = 10.0
+"""A connection whose ping is not answered within this many seconds is dead, even if nobody closed it."""
+
+CONNECT_PATIENCE = 15.0
+
+HEALTHY_AFTER = 30.0
+"""A connection that lasted this many seconds was a good one: the next attempts begin without back-off."""
+
+MAX_PAUSE = 60.0
+"""Most seconds between two attempts to connect."""
+
+ADVICE = {
+    401: "the token is not accepted: check finnhub_token",
+    403: "the token may not do this: check finnhub_token and the plan",
+    429: "too many connections: only one is allowed for each token; is another program using it?",
+}
+
+
+class FinnhubClient:
+    """One connection at a time to `url`, renewed until `stop` is set.
+
+    Args:
+        on_frame: gets the bytes of each frame and the time of its receipt in UNIX milliseconds.
+        on_state: gets a word or two on what the connection does.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        symbols: Sequence[str],
+        stop: threading.Event,
+        on_frame: Callable[[bytes, int], None],
+        on_state: Callable[[str], None],
+    ) -> None:
+        self._url = url
+        self._token = token
+        self._symbols = symbols
+        self._stop = stop
+        self._on_frame = on_frame
+        self._on_state = on_state
+        self._failure: BaseException | None = None
+        self._app: websocket.WebSocketApp | None = None
+        self.connections = 0
+
+    def run(self) -> None:
+        """Receive frames until stopped.
+
+        Raises:
+            Exception: whatever `on_frame` raised.
+        """
+        threading.Thread(target=self._close_on_stop, daemon=True).start()
+        while not self._stop.is_set():
+            retrying = Retrying(
+                retry=retry_if_exception_type(FinnhubRefused),
+                wait=wait_random_exponential(multiplier=1, max=MAX_PAUSE),
+                sleep=sleep_using_event(self._stop),
+                stop=stop_when_event_set(self._stop),
+                before_sleep=self._say,
+                retry_error_callback=lambda _: None,
+            )
+            for attempt in retrying:
+                with attempt:
+                    if not self._stop.is_set():
+                        self._connect()
+
+    def _say(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        pause = state.next_action.sleep if state.next_action else 0
+        log.warning("%s; next try in %.1f s", error, pause)
+        self._on_state("waiting for the feed")
+
+    def _connect(self) -> None:
+        """One connection from handshake to end.
+
+        Raises:
+            FinnhubRefused: it did not come about, or broke soon.
+        """
+        host = urlsplit(self._url).netloc
+        self._failure = None
+        self._app = websocket.WebSocketApp(
+            f"{self._url}?token={quote(self._token, safe='')}",
+            on_open=self._subscribe,
+            on_message=self._receive,
+            on_error=self._note,
+        )
+        began = time.monotonic()
+        websocket.setdefaulttimeout(CONNECT_PATIENCE)
+        # UTF-8 is checked by the reader of the frame, which keeps what is not.
+        self._app.run_forever(
+            ping_interval=PING_INTERVAL,
+            ping_timeout=PING_PATIENCE,
+            skip_utf8_validation=True,
+            sslopt={"cert_reqs": ssl.CERT_REQUIRED},
+        )
+        failure = self._failure
+        if isinstance(failure, _HandlerFailed):
+            raise failure.cause
+        if self._stop.is_set():
+            return
+        lasted = time.monotonic() - began
+        reason = _explain(failure)
+        if lasted < HEALTHY_AFTER:
+            raise FinnhubRefused(f"no lasting connection to {host}: {reason}")
+        log.warning("connection to %s lost after %.0f s: %s", host, lasted, reason)
+        self._on_state("reconnecting")
+
+    def _close_on_stop(self) -> None:
+        self._stop.wait()
+        if self._app is not None:
+            self._app.close()
+
+    def _subscribe(self, app: websocket.WebSocket) -> None:
+        self.connections += 1
+        for symbol in self._symbols:
+            app.send(json.dumps({"type": "subscribe", "symbol": symbol}))
+        log.info("connected to %s, subscribed to %d symbols", urlsplit(self._url).netloc, len(self._symbols))
+        self._on_state("running")
+
+    def _receive(self, app: websocket.WebSocketApp, frame: str | bytes) -> None:
+        received_ms = time.time_ns() // 1_000_000
+        raw = frame if isinstance(frame, bytes) else frame.encode()
+        try:
+            self._on_frame(raw, received_ms)
+        except Exception as error:
+            # websocket-client logs what a callback raises and goes on: the frame would be lost.
+            self._failure = _HandlerFailed(error)
+            app.close()
+
+    def _note(self, _app: websocket.WebSocketApp, error: BaseException) -> None:
+        if not isinstance(self._failure, _HandlerFailed):
+            self._failure = error
+
+
+class _HandlerFailed(Exception):
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _explain(failure: BaseException | None) -> str:
+    if isinstance(failure, websocket.WebSocketBadStatusException):
+        return f"HTTP {failure.status_code}, {ADVICE.get(failure.status_code, 'the server refused the handshake')}"
+    if failure is None:
+        return "the server closed the connection"
+    return str(failure) or type(failure).__name__

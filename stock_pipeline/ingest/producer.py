@@ -1,0 +1,149 @@
+"""From the feed to Kafka: each frame is split by symbol, checked, encoded and delivered, or dead-lettered."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as Delivered
+
+from stock_pipeline.ingest.finnhub import FinnhubClient
+from stock_pipeline.ingest.topics import client_settings, ensure_topics
+from stock_pipeline.ingest.trade import Rejected, read_frame
+from stock_pipeline.services.service import Service
+from stock_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FLUSH_PATIENCE = 20.0
+"""Seconds at stop for the messages that are still on their way to Kafka."""
+
+MAX_DEAD_LETTER = 900_000
+"""Longest raw text kept in a dead letter, bytes: a Kafka message has at most 1 MiB."""
+
+
+class TradeProducer:
+    """Delivers frames to Kafka in order and once each, from one thread.
+
+    Counts, in the service: frames, trades, messages, dead_letters, undelivered, errors.
+    """
+
+    def __init__(self, settings: Settings, service: Service) -> None:
+        self._settings = settings
+        self._schema = settings.avro_schema
+        self._service = service
+        self._producer = Producer(
+            {
+                **client_settings(settings),
+                "client.id": "stock-pipeline-producer",
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 5,
+                "compression.type": "lz4",
+                # The default gives up after five minutes without a broker.
+                "message.timeout.ms": 0,
+                "queue.buffering.max.messages": 1_000_000,
+                "queue.buffering.max.kbytes": 1_048_576,
+                "error_cb": self._on_error,
+            }
+        )
+
+    def handle(self, raw: bytes, received_ms: int) -> None:
+        """Take in one frame."""
+        counts = self._service.counts
+        counts["frames"] += 1
+        frame = read_frame(self._schema, raw, received_ms)
+        if frame.control is not None and frame.control["type"] == "error":
+            counts["errors"] += 1
+            log.error("Finnhub: %s", str(frame.control.get("msg"))[:500])
+        for message in frame.messages:
+            self._produce(self._settings.kafka_topic, message.value, message.symbol.encode(), received_ms)
+            counts["messages"] += 1
+            counts["trades"] += message.trades
+        for rejected in frame.rejected:
+            self._dead_letter(rejected, received_ms)
+        self._producer.poll(0)
+
+    def _dead_letter(self, rejected: Rejected, received_ms: int) -> None:
+        headers: list[tuple[str, bytes]] = [("reason", rejected.reason.encode()), ("origin", b"websocket")]
+        if len(rejected.raw) > MAX_DEAD_LETTER:
+            headers.append(("truncated_from", str(len(rejected.raw)).encode()))
+        self._service.counts["dead_letters"] += 1
+        self._produce(self._settings.dead_letter_topic, rejected.raw[:MAX_DEAD_LETTER], None, received_ms, headers)
+
+    def _produce(
+        self,
+        topic: str,
+        value: bytes,
+        key: bytes | None,
+        timestamp: int,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        waiting_since: float | None = None
+        while True:
+            try:
+                self._producer.produce(
+                    topic, value, key, timestamp=timestamp, headers=list(headers), on_delivery=self._on_delivery
+                )
+                return
+            except BufferError:
+                # The queue is full because the broker is slow or away: hold the feed back rather than lose trades.
+                if waiting_since is None:
+                    waiting_since = time.monotonic()
+                    log.warning("the queue to Kafka is full (%d messages): the feed waits", len(self._producer))
+                self._service.state = "waiting for Kafka"
+                self._producer.poll(0.5)
+
+    def _on_delivery(self, error: KafkaError | None, message: Delivered) -> None:
+        if error is not None:
+            self._service.counts["undelivered"] += 1
+            log.error("a message for %s was not delivered: %s", message.topic(), error)
+            return
+        self._service.state = "running"
+        self._service.counts["delivered"] += 1
+        if message.topic() == self._settings.kafka_topic:
+            self._service.offsets[message.partition()] = message.offset() + 1
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._service.state = "waiting for Kafka"
+            log.warning(
+                "Kafka at %s (kafka_bootstrap_servers) cannot be reached; %d messages wait",
+                self._settings.kafka_bootstrap_servers,
+                len(self._producer),
+            )
+
+    def close(self) -> None:
+        """Deliver what is left; says what could not be."""
+        left = self._producer.flush(FLUSH_PATIENCE)
+        if left:
+            self._service.counts["undelivered"] += left
+            log.error("%d messages could not be delivered to Kafka within %.0f s and are lost", left, FLUSH_PATIENCE)
+
+
+def produce(settings: Settings) -> None:
+    """Run the producer until SIGTERM or SIGINT.
+
+    Raises:
+        AlreadyRunning: there is a producer in this home.
+    """
+    with Service("producer", settings) as service:
+        service.state = "waiting for Kafka"
+        try:
+            ensure_topics(settings, patience=None, stop=service.stop)
+        except KafkaException:
+            if service.stop.is_set():
+                return
+            raise
+        producer = TradeProducer(settings, service)
+        try:
+            FinnhubClient(
+                settings.feed_url,
+                settings.feed_token,
+                settings.symbols,
+                service.stop,
+                producer.handle,
+                lambda state: setattr(service, "state", state),
+            ).run()
+        finally:
+            producer.close()

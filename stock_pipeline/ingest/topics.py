@@ -1,0 +1,173 @@
+"""The Kafka topics, and waiting for a broker that is away."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from tenacity import Retrying
+
+from stock_pipeline.errors import UnknownTopic
+from stock_pipeline.retry import until_back
+from stock_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PARTITIONS = 4
+
+REQUEST_PATIENCE = 10.0
+"""Seconds that one request to the broker may take."""
+
+BROKER_AWAY = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._RESOLVE,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+)
+"""Codes that say that the broker cannot be reached or is just starting, rather than that it refuses."""
+
+
+def client_settings(settings: Settings) -> dict[str, str | int]:
+    """What every librdkafka client of this project is given."""
+    # Connections are reported by our own retries, one line each, not by a line for every attempt.
+    return {"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 2}
+
+
+def admin_client(settings: Settings) -> AdminClient:
+    return AdminClient(client_settings(settings))
+
+
+def broker_is_away(error: BaseException) -> bool:
+    """Whether another attempt, later, can succeed."""
+    return isinstance(error, KafkaException) and error.args[0].code() in BROKER_AWAY
+
+
+def until_reachable(
+    settings: Settings, patience: float | None = None, stop: threading.Event | None = None
+) -> Retrying:
+    """Retries what meets a broker that cannot be reached; see `until_back`."""
+    server = f"Kafka at {settings.kafka_bootstrap_servers} (kafka_bootstrap_servers)"
+    return until_back(server, broker_is_away, patience, stop)
+
+
+def ensure_topics(settings: Settings, patience: float | None = 60, stop: threading.Event | None = None) -> None:
+    """Create the topic of the trades and the dead-letter topic where they are missing.
+
+    Args:
+        patience: seconds to wait for a broker that is away; None: for ever.
+        stop: gives up when it is set.
+    """
+    for attempt in until_reachable(settings, patience, stop):
+        with attempt:
+            _create_topics(settings)
+
+
+def _create_topics(settings: Settings) -> None:
+    client = admin_client(settings)
+    known = client.list_topics(timeout=REQUEST_PATIENCE)
+    configuration = {
+        "retention.ms": str(settings.kafka_retention_days * 86_400_000),
+        "message.timestamp.type": "CreateTime",
+    }
+    partitions = {settings.kafka_topic: PARTITIONS, settings.dead_letter_topic: 1}
+    missing = [
+        NewTopic(name, count, replication_factor=min(3, len(known.brokers)), config=configuration)
+        for name, count in partitions.items()
+        if name not in known.topics
+    ]
+    for name, created in client.create_topics(missing, request_timeout=REQUEST_PATIENCE).items() if missing else ():
+        try:
+            created.result()
+            log.info("created topic %s with %d partitions", name, partitions[name])
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+
+def topic_id(settings: Settings) -> str:
+    """Kafka's own id of the topic; one that is deleted and created again has another.
+
+    Raises:
+        UnknownTopic: there is no such topic.
+        KafkaException: the broker cannot be reached.
+    """
+    name = settings.kafka_topic
+    client = admin_client(settings)
+    found = client.describe_topics(TopicCollection([name]), request_timeout=REQUEST_PATIENCE)
+    try:
+        return str(found[name].result().topic_id)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise UnknownTopic(f"kafka_topic: there is no topic {name}; `stock-pipeline up` creates it") from error
+        raise
+
+
+@contextmanager
+def _consumer(settings: Settings) -> Iterator[Consumer]:
+    """A consumer that belongs to no group and only looks."""
+    consumer = Consumer(
+        {**client_settings(settings), "group.id": "stock-pipeline-offsets", "enable.auto.commit": False}
+    )
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def offset_ranges(settings: Settings) -> dict[int, tuple[int, int]]:
+    """For each partition of the topic the first offset and the one after the last.
+
+    Raises:
+        UnknownTopic: there is no such topic.
+        KafkaException: the broker cannot be reached.
+    """
+    with _consumer(settings) as consumer:
+        return {
+            partition: consumer.get_watermark_offsets(
+                TopicPartition(settings.kafka_topic, partition), timeout=REQUEST_PATIENCE
+            )
+            for partition in partitions(settings, consumer)
+        }
+
+
+def received_at(settings: Settings, partition: int, offset: int) -> float:
+    """Record time, in seconds since the epoch, of the first record at or after an offset.
+
+    Raises:
+        KafkaException: the broker cannot be reached, or there is no such record.
+    """
+    with _consumer(settings) as consumer:
+        consumer.assign([TopicPartition(settings.kafka_topic, partition, offset)])
+        message = consumer.poll(REQUEST_PATIENCE)
+        if message is None or message.error() is not None:
+            raise KafkaException(message.error() if message else KafkaError(KafkaError._TIMED_OUT))
+        return message.timestamp()[1] / 1000
+
+
+def offset_received_since(settings: Settings, partition: int, since: float) -> int:
+    """The first offset of a partition whose record time is `since` or later, else its end.
+
+    Args:
+        since: seconds since the epoch.
+    """
+    with _consumer(settings) as consumer:
+        wanted = TopicPartition(settings.kafka_topic, partition, int(since * 1000))
+        found = consumer.offsets_for_times([wanted], timeout=REQUEST_PATIENCE)[0]
+        return found.offset if found.offset >= 0 else consumer.get_watermark_offsets(wanted, timeout=REQUEST_PATIENCE)[1]
+
+
+def partitions(settings: Settings, consumer: Consumer) -> list[int]:
+    """Numbers of the topic's partitions."""
+    metadata = consumer.list_topics(settings.kafka_topic, timeout=REQUEST_PATIENCE).topics[settings.kafka_topic]
+    if metadata.error is not None:
+        raise UnknownTopic(
+            f"kafka_topic: there is no topic {settings.kafka_topic}; `stock-pipeline up` creates it"
+        )
+    return sorted(metadata.partitions)

@@ -1,0 +1,165 @@
+"""What a trade is, what a Kafka message is, and how a frame of Finnhub becomes messages.
+
+Protocol: Finnhub's WebSocket documentation, "Trades".
+"""
+
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import fastavro
+
+from stock_pipeline.errors import NotATrade
+
+EARLIEST_TIME = 631_152_000_000
+"""1 January 1990, UNIX milliseconds: no trade of Finnhub is older."""
+
+MAX_AHEAD = 60_000
+"""How many milliseconds after its receipt a trade may claim to be: one far ahead would poison the watermark."""
+
+MAX_SYMBOL_LENGTH = 64
+
+MAX_TRADES_PER_MESSAGE = 4095
+"""The index in a message has 12 bits in a trade's seq."""
+
+CONTROL_TYPES = ("ping", "error")
+
+
+class Trade(TypedDict):
+    """One trade, in Finnhub's field names."""
+
+    s: str
+    p: float
+    t: int
+    v: float
+    c: list[str] | None
+
+
+@dataclass(frozen=True)
+class Message:
+    """Trades of one symbol from one frame: one Kafka message."""
+
+    symbol: str
+    value: bytes
+    trades: int
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """What a frame held that is no trade."""
+
+    raw: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded frame. `control` is the whole frame where it is a ping or an error."""
+
+    messages: Sequence[Message] = ()
+    rejected: Sequence[Rejected] = ()
+    control: Mapping[str, Any] | None = None
+
+
+def check_trade(element: object, received_ms: int) -> Trade:
+    """The trade in an element of a frame's data.
+
+    Raises:
+        NotATrade: with the reason.
+    """
+    if not isinstance(element, dict):
+        raise NotATrade("the trade is no object")
+    missing = [name for name in ("s", "p", "t", "v") if element.get(name) is None]
+    if missing:
+        raise NotATrade(f"field missing: {', '.join(missing)}")
+    symbol, conditions = element["s"], element.get("c")
+    if not _is_text(symbol):
+        raise NotATrade(f"s is not 1 to {MAX_SYMBOL_LENGTH} printable characters")
+    price, volume = _number(element, "p"), _number(element, "v")
+    if not math.isfinite(price) or price <= 0:
+        raise NotATrade("p is not a finite number above 0")
+    if not math.isfinite(volume) or volume < 0:
+        raise NotATrade("v is not a finite number of at least 0")
+    time = element["t"]
+    if not isinstance(time, int) or isinstance(time, bool):
+        raise NotATrade("t is no whole number of milliseconds")
+    if time < EARLIEST_TIME:
+        raise NotATrade("t is before 1990")
+    if time > received_ms + MAX_AHEAD:
+        raise NotATrade(f"t is more than {MAX_AHEAD // 1000} s after receipt")
+    if conditions is not None and not (isinstance(conditions, list) and all(map(_is_text, conditions))):
+        raise NotATrade("c is no list of printable strings")
+    return {"s": symbol, "p": price, "t": time, "v": volume, "c": conditions}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= MAX_SYMBOL_LENGTH and value.isprintable()
+
+
+def _number(element: Mapping[str, Any], name: str) -> float:
+    value = element[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise NotATrade(f"{name} is no number")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise NotATrade(f"{name} is not a finite number") from error
+
+
+def encode(schema: Mapping[str, Any], trades: Sequence[Trade]) -> bytes:
+    """A Kafka message: Avro without container or registry."""
+    target = io.BytesIO()
+    fastavro.schemaless_writer(target, dict(schema), {"type": "trade", "data": trades})
+    return target.getvalue()
+
+
+def decode(schema: Mapping[str, Any], value: bytes) -> dict[str, Any]:
+    """The record in a Kafka message.
+
+    Raises:
+        NotATrade: the bytes are not such a record.
+    """
+    try:
+        record = fastavro.schemaless_reader(io.BytesIO(value), dict(schema), None)
+    except (EOFError, ValueError, IndexError, OverflowError, MemoryError) as error:
+        raise NotATrade(f"not Avro of this schema: {error}") from error
+    assert isinstance(record, dict)
+    return record
+
+
+def read_frame(schema: Mapping[str, Any], raw: bytes, received_ms: int) -> Frame:
+    """Split a frame into a message for each symbol, and what is no trade.
+
+    The trades of a symbol keep their order. More than a message may hold become several messages.
+    """
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        return Frame(rejected=[Rejected(raw, f"no JSON: {error}")])
+    kind = content.get("type") if isinstance(content, dict) else None
+    if kind in CONTROL_TYPES:
+        return Frame(control=content)
+    if kind != "trade":
+        return Frame(rejected=[Rejected(raw, f"unknown message type: {str(kind)[:64]}")])
+    if not isinstance(content.get("data"), list):
+        return Frame(rejected=[Rejected(raw, "data is no list")])
+    by_symbol: dict[str, list[Trade]] = {}
+    rejected = []
+    for element in content["data"]:
+        try:
+            trade = check_trade(element, received_ms)
+        except NotATrade as error:
+            rejected.append(Rejected(json.dumps(element).encode(), str(error)))
+        else:
+            by_symbol.setdefault(trade["s"], []).append(trade)
+    messages = [message for symbol, trades in by_symbol.items() for message in _messages(schema, symbol, trades)]
+    return Frame(messages=messages, rejected=rejected)
+
+
+def _messages(schema: Mapping[str, Any], symbol: str, trades: Sequence[Trade]) -> Iterator[Message]:
+    for start in range(0, len(trades), MAX_TRADES_PER_MESSAGE):
+        part = trades[start : start + MAX_TRADES_PER_MESSAGE]
+        yield Message(symbol, encode(schema, part), len(part))

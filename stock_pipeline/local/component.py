@@ -1,0 +1,136 @@
+"""What Kafka and TimescaleDB have in common as parts of the embedded stack."""
+
+import ipaddress
+import logging
+import socket
+import subprocess
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from stock_pipeline.errors import PortTaken, SettingsError, StartError
+from stock_pipeline.services.processes import ProcessRecord, last_lines, wait_until
+from stock_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+START_PATIENCE = 60.0
+"""Seconds from the start of a component to its first healthy answer."""
+
+START_ATTEMPTS = 3
+"""A component that was killed may leave a socket or shared memory behind, which goes away in a moment."""
+
+
+class Component(ABC):
+    """One server of the embedded stack: a process in the background, recorded in `home/run/NAME.json`."""
+
+    name: str
+    setting: str
+    """The setting that says where it listens."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.record_path = settings.home / "run" / f"{self.name}.json"
+        self.log_file = settings.home / "logs" / f"{self.name}.log"
+
+    @property
+    @abstractmethod
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+
+    @abstractmethod
+    def install(self) -> None:
+        """Download what is needed, once."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Create the data folder where there is none."""
+
+    @abstractmethod
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the process."""
+
+    @abstractmethod
+    def is_healthy(self) -> bool:
+        """Whether it answers."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """Version of the running server."""
+
+    def on_healthy(self) -> None:
+        """What is left to do once it answers."""
+
+    def record(self) -> ProcessRecord | None:
+        """The running process, if there is one."""
+        record = ProcessRecord.read(self.record_path)
+        return record if record is not None and record.is_alive() else None
+
+    def start(self) -> bool:
+        """Bring it up; false where it was up already.
+
+        Raises:
+            PortTaken: another program listens at its address.
+            StartError: it did not become healthy.
+        """
+        if self.record() is not None and self.is_healthy():
+            return False
+        self.stop()
+        self._check_address()
+        self.install()
+        self.prepare()
+        for attempt in range(1, START_ATTEMPTS + 1):
+            process = self.launch()
+            record = ProcessRecord.of(self.name, process.pid, address=self._address_text())
+            record.write(self.record_path)
+            ended = wait_until(lambda: process.poll() is not None or self.is_healthy(), START_PATIENCE)
+            if ended and process.poll() is None:
+                self.on_healthy()
+                record.model_copy(update={"version": self.version()}).write(self.record_path)
+                return True
+            record.kill()
+            log.warning("%s did not start (attempt %d of %d)", self.name, attempt, START_ATTEMPTS)
+            wait_until(self._is_port_free, patience=3)
+        raise StartError(f"{self.name} did not start; the end of {self.log_file}:\n{last_lines(self.log_file)}")
+
+    def stop(self) -> bool:
+        """Stop it; false where it was not running."""
+        record = self.record()
+        if record is not None:
+            record.terminate(patience=30)
+        self.record_path.unlink(missing_ok=True)
+        return record is not None
+
+    def _address_text(self) -> str:
+        host, port = self.address
+        return f"{host}:{port}"
+
+    def _check_address(self) -> None:
+        host, port = self.address
+        try:
+            local = ipaddress.ip_address(socket.gethostbyname(host))
+        except OSError as error:
+            raise SettingsError(f"{self.setting}: {host} has no address: {error}") from error
+        if not self._is_port_free():
+            raise PortTaken(
+                f"{self.name}: port {port} of {host} ({local}) is taken by another program, or is not on this machine; "
+                f"end that program, or set {self.setting.upper()} to another port"
+            )
+
+    def _is_port_free(self) -> bool:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((socket.gethostbyname(self.address[0]), self.address[1]))
+            except OSError:
+                return False
+        return True
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+

@@ -1,0 +1,28 @@
+"""Logging: one line an event, on standard error, secrets masked."""
+
+import logging
+import sys
+from collections.abc import Iterable
+
+
+class MaskSecrets(logging.Formatter):
+    """Replaces secrets wherever they stand: in messages, arguments and tracebacks of other libraries, too."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._secrets = [secret for secret in secrets if len(secret) >= 4]
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        for secret in self._secrets:
+            line = line.replace(secret, "***")
+        return line
+
+
+def configure_logging(secrets: Iterable[str]) -> None:
+    """Send this process's log to standard error, from level INFO on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(MaskSecrets(secrets))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for chatty in ("py4j", "websocket", "websockets"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

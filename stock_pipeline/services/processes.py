@@ -1,0 +1,137 @@
+"""Processes as files: who started what, is it still that process, and how to end it.
+
+A process is known by its id and its start time together: ids are used again.
+"""
+
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import psutil
+from pydantic import BaseModel, ValidationError
+
+log = logging.getLogger(__name__)
+
+LOG_FILE_LIMIT = 10 * 1024 * 1024
+"""A log file larger than this many bytes is set aside, as NAME.log.1, when its service starts."""
+
+
+class ProcessRecord(BaseModel, frozen=True):
+    """A process, written to `home/run/NAME.json`."""
+
+    name: str
+    pid: int
+    created: float
+    """Start time as the kernel gives it, in seconds since the epoch."""
+    version: str = ""
+    address: str = ""
+
+    @classmethod
+    def of(cls, name: str, pid: int, version: str = "", address: str = "") -> Self:
+        return cls(name=name, pid=pid, created=psutil.Process(pid).create_time(), version=version, address=address)
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """The record, or None where there is none or it is unreadable: such a process cannot be known."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError:
+            log.warning("%s is no process record and is ignored", path)
+            return None
+
+    def write(self, path: Path) -> None:
+        """Replace the file in one step, so that a reader never sees half of it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(self.model_dump_json())
+        partial.replace(path)
+
+    def is_alive(self) -> bool:
+        """Whether this very process, not another of the same id, is running."""
+        return self._process() is not None
+
+    def _process(self) -> psutil.Process | None:
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.created) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return None
+        return process if same else None
+
+    def terminate(self, patience: float) -> None:
+        """End the process and what it started: asked first, killed after `patience` seconds."""
+        process = self._process()
+        if process is None:
+            return
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+        process.resume()
+        if psutil.wait_procs([process], timeout=patience)[1]:
+            log.warning("%s (pid %d) did not stop within %.0f s and is killed", self.name, self.pid, patience)
+        self._kill(family)
+
+    def kill(self) -> None:
+        """End the process and what it started at once."""
+        process = self._process()
+        if process is not None:
+            self._kill([process, *process.children(recursive=True)])
+
+    @staticmethod
+    def _kill(family: Sequence[psutil.Process]) -> None:
+        for process in family:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(family, timeout=10)
+
+
+def spawn(
+    command: Sequence[str | Path],
+    log_file: Path,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, so that Ctrl-C and a dying parent do not reach it.
+
+    Its output is appended to `log_file`.
+    """
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    if log_file.exists() and log_file.stat().st_size > LOG_FILE_LIMIT:
+        log_file.replace(log_file.with_suffix(".log.1"))
+    with log_file.open("ab") as output:
+        return subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+
+def last_lines(log_file: Path, count: int = 15) -> str:
+    """The end of a log file, for an error message."""
+    if not log_file.exists():
+        return ""
+    with log_file.open("rb") as source:
+        source.seek(max(0, log_file.stat().st_size - 8192))
+        return "\n".join(source.read().decode(errors="replace").splitlines()[-count:])
+
+
+def wait_until(ready: Callable[[], bool], patience: float, pause: float = 0.1) -> bool:
+    """Call `ready` until it returns true; false after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while not ready():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
+

@@ -1,0 +1,154 @@
+"""The outside of a long-running process: start or attach, follow, judge, stop. Knows nothing of Dagster."""
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from stock_pipeline.errors import ServiceDied, ServiceStalled
+from stock_pipeline.services.lock import is_held
+from stock_pipeline.services.processes import last_lines, spawn
+from stock_pipeline.services.service import Heartbeat, ServiceName, lock_path, record_path
+from stock_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+START_PATIENCE = 60.0
+"""Seconds from the start of a process to its first heartbeat."""
+
+BEAT_PATIENCE = 20.0
+"""A process whose heartbeat is older than this many seconds is stopped or hangs."""
+
+WORK_PATIENCE = 60.0
+"""A process that has work and has not moved for this many seconds hangs."""
+
+STOP_PATIENCE = 30.0
+"""Seconds that a process has to end its work after SIGTERM."""
+
+COMMANDS: dict[ServiceName, Sequence[str]] = {
+    "producer": ("produce",),
+    "tick-stream": ("stream", "tick"),
+    "ohlcv-stream": ("stream", "ohlcv"),
+    "simulator": ("simulate",),
+}
+
+
+def read_heartbeat(settings: Settings, name: str) -> Heartbeat | None:
+    """The newest heartbeat of a service, whether it lives or not."""
+    return Heartbeat.read(record_path(settings, name))
+
+
+def is_running(settings: Settings, name: str) -> bool:
+    return is_held(lock_path(settings, name))
+
+
+def log_path(settings: Settings, name: str) -> Path:
+    return settings.home / "logs" / f"{name}.log"
+
+
+@dataclass
+class Supervisor:
+    """Keeps an eye on the one process of a service.
+
+    `work_ends` gives the end offset of each Kafka partition, or None where that cannot be known
+    or where a component that the service needs is away: then it is not judged by its progress.
+    """
+
+    name: ServiceName
+    settings: Settings
+    work_ends: Callable[[], Mapping[int, int] | None] = lambda: None
+    _child: subprocess.Popen[bytes] | None = None
+    _since: float = field(default_factory=time.monotonic)
+    _pulse: tuple[float, float] = (0.0, 0.0)
+    _moved: tuple[float, dict[int, int]] = field(default_factory=lambda: (time.monotonic(), {}))
+
+    def ensure_started(self) -> str:
+        """Start the process where the lock is free, else attach to the one that holds it; says which."""
+        self._since = time.monotonic()
+        self._moved = (self._since, {})
+        if is_running(self.settings, self.name):
+            beat = read_heartbeat(self.settings, self.name)
+            return f"attached to pid {beat.pid if beat else 'unknown'}"
+        self._child = spawn(
+            [sys.executable, "-m", "stock_pipeline", *COMMANDS[self.name]], log_path(self.settings, self.name)
+        )
+        return f"started pid {self._child.pid}"
+
+    def check(self) -> Heartbeat | None:
+        """The current heartbeat; None while the process is starting, or after it has stopped cleanly.
+
+        Raises:
+            ServiceDied: the process is gone.
+            ServiceStalled: it was stopped or hangs; it has been killed.
+        """
+        if self._child is not None:
+            self._child.poll()
+        beat = read_heartbeat(self.settings, self.name)
+        alive = beat is not None and beat.is_alive()
+        if beat is None or (self._child is not None and beat.pid != self._child.pid and not alive):
+            self._check_start()
+            return None
+        if not alive:
+            if beat.state == "stopped":
+                return None
+            raise ServiceDied(self._obituary(f"pid {beat.pid} is gone"))
+        self._check_pulse(beat)
+        self._check_progress(beat)
+        return beat
+
+    def has_stopped(self) -> bool:
+        """Whether the process has ended because someone asked it to."""
+        beat = read_heartbeat(self.settings, self.name)
+        ours = self._child is None or (beat is not None and beat.pid == self._child.pid)
+        return ours and beat is not None and beat.state == "stopped" and not beat.is_alive()
+
+    def stop(self) -> None:
+        """Ask the process to end its work; kill it where it does not."""
+        beat = read_heartbeat(self.settings, self.name)
+        if beat is not None:
+            beat.terminate(STOP_PATIENCE)
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+            self._child.wait(timeout=10)
+
+    def _check_start(self) -> None:
+        if self._child is not None and self._child.returncode is not None:
+            raise ServiceDied(self._obituary(f"ended at its start with exit code {self._child.returncode}"))
+        if time.monotonic() - self._since > START_PATIENCE:
+            if self._child is not None:
+                self._child.kill()
+            raise ServiceStalled(self._obituary(f"no heartbeat within {START_PATIENCE:.0f} s"))
+
+    def _check_pulse(self, beat: Heartbeat) -> None:
+        changed_at, beat_at = self._pulse
+        if beat.beat_at != beat_at:
+            self._pulse = (time.monotonic(), beat.beat_at)
+            return
+        silent_for = time.monotonic() - changed_at
+        if silent_for > BEAT_PATIENCE:
+            status = psutil.Process(beat.pid).status()
+            beat.kill()
+            raise ServiceStalled(f"{self.name}: pid {beat.pid} ({status}) was silent for {silent_for:.0f} s: killed")
+
+    def _check_progress(self, beat: Heartbeat) -> None:
+        moved_at, offsets = self._moved
+        if beat.offsets != offsets or beat.state != "running":
+            self._moved = (time.monotonic(), beat.offsets)
+            return
+        if time.monotonic() - moved_at < WORK_PATIENCE:
+            return
+        ends = self.work_ends()
+        if ends is None or all(offsets.get(partition, 0) >= end for partition, end in ends.items()):
+            self._moved = (time.monotonic(), beat.offsets)
+            return
+        beat.kill()
+        raise ServiceStalled(f"{self.name}: pid {beat.pid} stood at {offsets} with work up to {dict(ends)}: killed")
+
+    def _obituary(self, reason: str) -> str:
+        path = log_path(self.settings, self.name)
+        return f"{self.name}: {reason}; the end of {path}:\n{last_lines(path)}"
