@@ -89,7 +89,7 @@ class Component(ABC):
                 return True
             record.kill()
             log.warning("%s did not start (attempt %d of %d)", self.name, attempt, START_ATTEMPTS)
-            wait_until(self._is_port_free, patience=3)
+            wait_until(lambda: is_port_free(*self.address), patience=3)
         raise StartError(f"{self.name} did not start; the end of {self.log_file}:\n{last_lines(self.log_file)}")
 
     def stop(self) -> bool:
@@ -110,20 +110,22 @@ class Component(ABC):
             local = ipaddress.ip_address(socket.gethostbyname(host))
         except OSError as error:
             raise SettingsError(f"{self.setting}: {host} has no address: {error}") from error
-        if not self._is_port_free():
+        if not is_port_free(host, port):
             raise PortTaken(
                 f"{self.name}: port {port} of {host} ({local}) is taken by another program, or is not on this machine; "
                 f"end that program, or set {self.setting.upper()} to another port"
             )
 
-    def _is_port_free(self) -> bool:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((socket.gethostbyname(self.address[0]), self.address[1]))
-            except OSError:
-                return False
-        return True
+
+def is_port_free(host: str, port: int) -> bool:
+    """Whether a program could listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((socket.gethostbyname(host), port))
+        except OSError:
+            return False
+    return True
 
 
 def free_port() -> int:
@@ -132,5 +134,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
-
-

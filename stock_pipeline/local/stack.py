@@ -67,16 +67,17 @@ def up(settings: Settings) -> dict[str, bool]:
     return result
 
 
-def down(settings: Settings, wipe: bool = False) -> list[str]:
+def down(settings: Settings, wipe: bool = False, keep_run: bool = False) -> list[str]:
     """Stop `run`, the services and the stack, in this order; gives the names of what was running.
 
     Args:
         wipe: delete home: the database, the topics, the checkpoints, the passwords.
+        keep_run: `run` itself is the caller.
     """
     stopped = []
     for name in dict.fromkeys((RUN, *reversed(DAGSTER_PROCESSES), *_services(settings))):
         record = ProcessRecord.read(record_path(settings, name))
-        if record is not None and record.is_alive():
+        if record is not None and record.is_alive() and not (keep_run and name == RUN):
             record.terminate(patience=60)
             stopped.append(name)
     with hold(lock_path(settings, "stack"), patience=120):

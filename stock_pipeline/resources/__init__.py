@@ -1,0 +1,1 @@
+"""Dagster resources for the three systems; each connects when it is first used."""

@@ -1,0 +1,4 @@
+-- Binds: begin, end.
+SELECT count(*) AS rows
+FROM tick_data
+WHERE "event_time" >= %(begin)s AND "event_time" < %(end)s

@@ -1,0 +1,74 @@
+"""The jobs and sensors of the two Spark streams, and what they report of their tables."""
+
+from datetime import UTC, datetime, timedelta
+
+from dagster import AssetMaterialization, DagsterInstance, MetadataValue
+
+from stock_pipeline.defs.supervision import Events, Reporter, Resources, service_job, service_sensor
+from stock_pipeline.services.service import Heartbeat
+
+PARTITION = "%Y-%m-%d-%H:%M"
+
+
+def table_reporter(table: str) -> Reporter:
+    """Reports the running hour of a table each minute, and a finished hour once more, for good.
+
+    The last report of an hour belongs to no run, since deleting an old run deletes what it materialised.
+    """
+    finished: set[datetime] = set()
+
+    def report(beat: Heartbeat, resources: Resources) -> Events:
+        hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        last = hour - timedelta(hours=1)
+        if last not in finished:
+            finished.clear()
+            finished.add(last)
+            rows = _rows(table, last, resources)
+            if rows:
+                DagsterInstance.get().report_runless_asset_event(
+                    AssetMaterialization(
+                        table, partition=last.strftime(PARTITION), metadata={"dagster/partition_row_count": rows}
+                    )
+                )
+        return [
+            AssetMaterialization(
+                table,
+                partition=hour.strftime(PARTITION),
+                metadata={
+                    "dagster/partition_row_count": _rows(table, hour, resources),
+                    **beat.figures,
+                    "spark_master": resources.spark.master,
+                    **_link(resources.spark.ui_url(beat)),
+                },
+            )
+        ]
+
+    return report
+
+
+def _link(url: str | None) -> dict[str, MetadataValue]:
+    return {"spark_ui": MetadataValue.url(url)} if url else {}
+
+
+def _rows(table: str, hour: datetime, resources: Resources) -> int:
+    values = {"begin": hour, "end": hour + timedelta(hours=1)}
+    count: int = resources.timescale.fetch(f"queries/count_{table}.sql", values)[0]["rows"]
+    return count
+
+
+tick_stream = service_job(
+    "tick-stream",
+    "Supervises the tick stream: Kafka to tick_data, by Spark.",
+    table_reporter("tick_data"),
+    consumes_topic=True,
+)
+
+ohlcv_stream = service_job(
+    "ohlcv-stream",
+    "Supervises the ohlcv stream: Kafka to ohlcv_data, by Spark.",
+    table_reporter("ohlcv_data"),
+    consumes_topic=True,
+)
+
+keep_tick_stream_running = service_sensor("tick-stream", tick_stream)
+keep_ohlcv_stream_running = service_sensor("ohlcv-stream", ohlcv_stream)

@@ -1,0 +1,206 @@
+"""`stock-pipeline run`: everything in the foreground, each process started again when it dies."""
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stock_pipeline import PROJECT_ROOT, __version__
+from stock_pipeline.database import DAGSTER_DATABASE
+from stock_pipeline.errors import PortTaken, StockPipelineError
+from stock_pipeline.local.component import Component, free_port, is_port_free
+from stock_pipeline.local.stack import DAGSTER_PROCESSES, RUN, check_is_embedded, components, down, up
+from stock_pipeline.services.lock import hold, is_held
+from stock_pipeline.services.processes import ProcessRecord, spawn, wait_until
+from stock_pipeline.services.service import lock_path, record_path
+from stock_pipeline.services.supervisor import COMMANDS, STOP_PATIENCE, is_running, log_path
+from stock_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOOK = 1.0
+"""Seconds between two looks at the processes."""
+
+MAX_PAUSE = 30.0
+"""Most seconds between two starts of a process that keeps dying."""
+
+SETTLED_AFTER = 60.0
+"""A process that lived this many seconds is started again at once when it dies."""
+
+HOST = "127.0.0.1"
+
+
+@dataclass
+class Supervised:
+    """A process that is started again when it dies, the longer after the oftener."""
+
+    name: str
+    command: Sequence[str | Path]
+    environment: Mapping[str, str]
+    address: str = ""
+    record: ProcessRecord | None = None
+    _started: float = 0.0
+    _failures: int = 0
+    _next_start: float = field(default_factory=time.monotonic)
+
+    def keep_running(self, settings: Settings) -> None:
+        now = time.monotonic()
+        if self.record is not None and self.record.is_alive():
+            return
+        if self.record is not None:
+            self.record = None
+            self._failures = 1 if now - self._started > SETTLED_AFTER else self._failures + 1
+            pause = 0.0 if self._failures == 1 else min(MAX_PAUSE, 2.0**self._failures)
+            self._next_start = now + pause
+            log.warning("%s died and starts again in %.0f s; see %s", self.name, pause, log_path(settings, self.name))
+        if now >= self._next_start:
+            # A run's children inherit the error output; a child that is not waited for would stay as a zombie.
+            process = spawn(self.command, log_path(settings, self.name), self.environment, cwd=PROJECT_ROOT)
+            threading.Thread(target=process.wait, daemon=True).start()
+            self.record = ProcessRecord.of(self.name, process.pid, __version__, self.address)
+            self.record.write(record_path(settings, self.name))
+            self._started = now
+
+
+def dagster_environment(settings: Settings) -> dict[str, str]:
+    """Dagster's home under ours, and its storage in a database of its own beside the market data."""
+    folder = settings.home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(__file__).parent / "dagster.yaml", folder)
+    host, port = settings.db_address
+    user, password = settings.role("owner")
+    return {
+        "DAGSTER_HOME": str(folder),
+        "DAGSTER_DB_HOST": host,
+        "DAGSTER_DB_PORT": str(port),
+        "DAGSTER_DB_NAME": DAGSTER_DATABASE,
+        "DAGSTER_DB_USER": user,
+        "DAGSTER_DB_PASSWORD": password or "",
+        "STOCK_PIPELINE_HOME": str(settings.home),
+    }
+
+
+def processes(settings: Settings) -> list[Supervised]:
+    """Dagster's three processes and, without a token, the simulator."""
+    environment = dagster_environment(settings)
+    scripts = Path(sysconfig.get_path("scripts"))
+    code = str(free_port())
+    client = ["--grpc-host", HOST, "--grpc-port", code]
+    server = ["--module-name", "stock_pipeline.definitions", "--location-name", "stock_pipeline"]
+    server += ["--host", HOST, "--port", code, "--working-directory", str(PROJECT_ROOT)]
+    listen = ["--host", HOST, "--port", str(settings.webserver_port)]
+    commands: dict[str, tuple[list[str | Path], str]] = {
+        "code-server": ([scripts / "dagster", "api", "grpc", *server], f"{HOST}:{code}"),
+        "daemon": ([scripts / "dagster-daemon", "run", *client], ""),
+        "webserver": ([scripts / "dagster-webserver", *client, *listen], f"{HOST}:{settings.webserver_port}"),
+    }
+    if settings.uses_simulator:
+        simulator = [sys.executable, "-m", "stock_pipeline", *COMMANDS["simulator"]]
+        commands["simulator"] = (simulator, f"{HOST}:{settings.simulator_port}")
+    return [Supervised(name, command, environment, address) for name, (command, address) in commands.items()]
+
+
+def run_everything(settings: Settings) -> None:
+    """Start everything and keep it running until SIGINT or SIGTERM; then stop everything.
+
+    Raises:
+        AlreadyRunning: it runs in this home.
+        PortTaken: another program listens where a part should.
+    """
+    check_is_embedded(settings)
+    stop = threading.Event()
+    with hold(lock_path(settings, RUN)):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        ProcessRecord.of(RUN, os.getpid(), __version__).write(record_path(settings, RUN))
+        _stop_leftovers(settings)
+        _check_ports(settings)
+        try:
+            log.info("starting TimescaleDB and Kafka")
+            up(settings)
+            _supervise(settings, stop)
+        finally:
+            log.info("stopping")
+            _stop_everything(settings)
+            record_path(settings, RUN).unlink(missing_ok=True)
+    log.info("stopped")
+
+
+def _supervise(settings: Settings, stop: threading.Event) -> None:
+    managed = processes(settings)
+    for process in managed:
+        process.keep_running(settings)
+    announced = False
+    while not stop.wait(LOOK):
+        for part in components(settings):
+            _revive(part)
+        for process in managed:
+            process.keep_running(settings)
+        if not announced and not is_port_free(HOST, settings.webserver_port):
+            announced = True
+            _announce(settings)
+
+
+def _revive(part: Component) -> None:
+    if part.record() is not None:
+        return
+    log.warning("%s died and is started again; see %s", part.name, part.log_file)
+    try:
+        part.start()
+    except StockPipelineError as error:
+        log.error("%s", error)
+
+
+def _announce(settings: Settings) -> None:
+    kafka, database = settings.kafka_bootstrap_servers, settings.db_url
+    feed = f"simulated trades from {settings.feed_url}" if settings.uses_simulator else settings.feed_url
+    log.info("Dagster      http://localhost:%d", settings.webserver_port)
+    log.info("TimescaleDB  %s (user stocks_reader; password in %s)", database, settings.credentials_path)
+    log.info("Kafka        %s, topic %s", kafka, settings.kafka_topic)
+    log.info("feed         %s", feed)
+    log.info("logs         %s; Ctrl-C stops everything", settings.home / "logs")
+
+
+def _stop_leftovers(settings: Settings) -> None:
+    """End Dagster's processes of a run that was killed; services and stack go on."""
+    for name in (*DAGSTER_PROCESSES, "simulator"):
+        record = ProcessRecord.read(record_path(settings, name))
+        if record is not None:
+            record.terminate(patience=10)
+
+
+def _check_ports(settings: Settings) -> None:
+    wanted = {"webserver_port": settings.webserver_port}
+    if settings.uses_simulator:
+        wanted["simulator_port"] = settings.simulator_port
+    for setting, port in wanted.items():
+        if not is_port_free(HOST, port):
+            raise PortTaken(f"port {port} is taken by another program; end it, or set {setting.upper()} to another port")
+
+
+def _stop_everything(settings: Settings) -> None:
+    """The daemon first, so that nothing is started again; then the services, whose runs end with them."""
+    _terminate(settings, "daemon")
+    services = [name for name in COMMANDS if is_running(settings, name)]
+    workers = [threading.Thread(target=_terminate, args=(settings, name)) for name in services]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    locks = [lock_path(settings, f"{name}-supervisor") for name in services]
+    if not wait_until(lambda: not any(is_held(lock) for lock in locks), patience=15):
+        log.warning("a Dagster run did not end with its service; the next start will mark it as failed")
+    down(settings, keep_run=True)
+
+
+def _terminate(settings: Settings, name: str) -> None:
+    record = ProcessRecord.read(record_path(settings, name))
+    if record is not None:
+        record.terminate(STOP_PATIENCE)

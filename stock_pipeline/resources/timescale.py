@@ -1,0 +1,42 @@
+"""TimescaleDB as a Dagster resource."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from dagster import ConfigurableResource
+from psycopg.rows import DictRow, dict_row
+
+from stock_pipeline.database import load_sql
+from stock_pipeline.settings import load_settings
+
+
+class TimescaleResource(ConfigurableResource):
+    """The database of the market data, seen by the role that may only read.
+
+    Attributes:
+        db_url: postgresql://host:port/database, without user and password.
+    """
+
+    db_url: str
+
+    def connect(self) -> psycopg.Connection[DictRow]:
+        """A new connection; rows are dictionaries.
+
+        Raises:
+            psycopg.OperationalError: the database cannot be reached.
+        """
+        settings = load_settings().model_copy(update={"db_url": self.db_url})
+        return psycopg.connect(settings.conninfo("reader"), row_factory=dict_row)
+
+    def fetch(self, statement: str, values: Mapping[str, Any]) -> list[DictRow]:
+        """All rows of the statement in `sql/<statement>`."""
+        with self.connect() as connection:
+            return connection.execute(load_sql(statement), values).fetchall()
+
+    def is_reachable(self) -> bool:
+        try:
+            with self.connect():
+                return True
+        except psycopg.OperationalError:
+            return False
