@@ -29,12 +29,16 @@ def starting_offsets(settings: Settings, stream: str, replay_seconds: float = 0)
         return "earliest"
     expired = [partition for partition, (first, _) in ranges.items() if known.get(partition, first) < first]
     if expired:
-        log.warning("%s: Kafka no longer holds what follows in partitions %s: going on at the earliest", stream, expired)
+        log.warning(
+            "%s: Kafka no longer holds what follows in partitions %s: going on at the earliest", stream, expired
+        )
         return "earliest"
     begin = {partition: known.get(partition, first) for partition, (first, _) in ranges.items()}
     if replay_seconds:
         begin = {
-            partition: _earlier(settings, partition, offset, replay_seconds) if offset > ranges[partition][0] else offset
+            partition: _earlier(settings, partition, offset, replay_seconds)
+            if offset > ranges[partition][0]
+            else offset
             for partition, offset in begin.items()
         }
     if not (checkpoint_folder(settings, stream) / "offsets").exists():

@@ -21,7 +21,7 @@ from spark.offsets import checkpoint_folder
 from spark.session import create_session
 from stock_pipeline.database import load_sql, until_available
 from stock_pipeline.errors import SettingsError
-from stock_pipeline.ingest.topics import ensure_topics, offset_ranges, topic_id, until_reachable
+from stock_pipeline.ingest.topics import ensure_topics, topic_id, until_reachable
 from stock_pipeline.services.service import SUMMARY, Service, ServiceName
 from stock_pipeline.settings import Settings
 

@@ -79,9 +79,9 @@ def explode_trades(records: DataFrame, settings: Settings) -> DataFrame:
         F.col("trade.p").alias("price"),
         F.timestamp_millis(F.least(F.greatest(time, F.lit(0)), F.lit(LATEST_TIME))).alias("event_time"),
         F.col("trade.v").alias("volume"),
-        (
-            F.shiftleft(F.col("offset"), 22) + F.shiftleft(F.col("partition").cast("long"), 12) + F.col("index")
-        ).alias("seq"),
+        (F.shiftleft(F.col("offset"), 22) + F.shiftleft(F.col("partition").cast("long"), 12) + F.col("index")).alias(
+            "seq"
+        ),
         conditions.alias("conditions"),
         F.col("timestamp").alias("received_at"),
         "reason",

@@ -197,5 +197,3 @@ def _main(version: Annotated[bool, typer.Option("--version", help="print the ver
 
 def _embedded(settings: Settings) -> Settings:
     return settings.model_copy(update={"stack": "embedded"})
-
-

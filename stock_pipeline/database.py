@@ -32,9 +32,7 @@ def schema_files() -> list[str]:
     return [f"schema/{path.name}" for path in sorted((SQL_FOLDER / "schema").glob("*.sql"))]
 
 
-def until_available(
-    settings: Settings, patience: float | None = None, stop: threading.Event | None = None
-) -> Retrying:
+def until_available(settings: Settings, patience: float | None = None, stop: threading.Event | None = None) -> Retrying:
     """Retries what meets a database that cannot be reached; see `until_back`."""
     server = f"database {settings.db_url} (db_url)"
     return until_back(server, _is_away, patience, stop)

@@ -50,12 +50,16 @@ class Settings(BaseSettings):
     )
 
     finnhub_token: SecretStr | None = Field(None, description="API key; without one the simulator is used")
-    finnhub_url: str | None = Field(None, description="WebSocket server; unset: Finnhub, or the simulator without a token")
+    finnhub_url: str | None = Field(
+        None, description="WebSocket server; unset: Finnhub, or the simulator without a token"
+    )
     symbols: type_of_symbols = Field(
         ("BINANCE:BTCUSDT", "AAPL", "MSFT", "TSLA", "IC MARKETS:1"), description="what to subscribe to"
     )
     schema_path: Path | None = Field(None, description="Avro schema of the messages; missing: the built-in one")
-    kafka_bootstrap_servers: str = Field("localhost:9094", description="the embedded broker listens at the first of them")
+    kafka_bootstrap_servers: str = Field(
+        "localhost:9094", description="the embedded broker listens at the first of them"
+    )
     kafka_topic: str = Field("stock-ticks", pattern=r"^[a-zA-Z0-9._-]{1,200}$", description="topic of the trades")
     kafka_retention_days: int = Field(7, ge=1, description="how long the topic keeps messages")
     db_url: str = Field("postgresql://localhost:5433/stocks", description="postgresql:// or jdbc:postgresql://")
@@ -252,8 +256,6 @@ def load_settings() -> Settings:
             name = str(fault["loc"][0]) if fault["loc"] else "settings"
             position = "".join(f"[{part}]" for part in fault["loc"][1:])
             lines.append(f"{name}{position}: {fault['msg'].removeprefix('Value error, ')}")
-        raise SettingsError(
-            "wrong settings (environment, .env or config.json):\n  " + "\n  ".join(lines)
-        ) from error
+        raise SettingsError("wrong settings (environment, .env or config.json):\n  " + "\n  ".join(lines)) from error
     except (UnreadableSource, ValueError) as error:
         raise SettingsError(f"config.json or .env cannot be read: {error}") from error

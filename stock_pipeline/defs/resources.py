@@ -14,9 +14,7 @@ def resources() -> Definitions:
     settings = load_settings()
     return Definitions(
         resources={
-            "kafka": KafkaResource(
-                bootstrap_servers=settings.kafka_bootstrap_servers, topic=settings.kafka_topic
-            ),
+            "kafka": KafkaResource(bootstrap_servers=settings.kafka_bootstrap_servers, topic=settings.kafka_topic),
             "spark": SparkResource(spark_config=session_settings(settings, "dagster")),
             "timescale": TimescaleResource(db_url=settings.db_url),
         }

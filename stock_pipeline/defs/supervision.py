@@ -172,7 +172,7 @@ def _tolerating_storage() -> Iterator[None]:
     try:
         yield
     except (*StorageAway, KafkaException) as error:
-        print(f"not reported, since a server is away: {str(error).splitlines()[0]}")  # noqa: T201
+        print(f"not reported, since a server is away: {str(error).splitlines()[0]}")
 
 
 def _was_cancelled(context: OpExecutionContext) -> bool:

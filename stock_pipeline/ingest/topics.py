@@ -49,9 +49,7 @@ def broker_is_away(error: BaseException) -> bool:
     return isinstance(error, KafkaException) and error.args[0].code() in BROKER_AWAY
 
 
-def until_reachable(
-    settings: Settings, patience: float | None = None, stop: threading.Event | None = None
-) -> Retrying:
+def until_reachable(settings: Settings, patience: float | None = None, stop: threading.Event | None = None) -> Retrying:
     """Retries what meets a broker that cannot be reached; see `until_back`."""
     server = f"Kafka at {settings.kafka_bootstrap_servers} (kafka_bootstrap_servers)"
     return until_back(server, broker_is_away, patience, stop)
@@ -160,14 +158,14 @@ def offset_received_since(settings: Settings, partition: int, since: float) -> i
     with _consumer(settings) as consumer:
         wanted = TopicPartition(settings.kafka_topic, partition, int(since * 1000))
         found = consumer.offsets_for_times([wanted], timeout=REQUEST_PATIENCE)[0]
-        return found.offset if found.offset >= 0 else consumer.get_watermark_offsets(wanted, timeout=REQUEST_PATIENCE)[1]
+        return (
+            found.offset if found.offset >= 0 else consumer.get_watermark_offsets(wanted, timeout=REQUEST_PATIENCE)[1]
+        )
 
 
 def partitions(settings: Settings, consumer: Consumer) -> list[int]:
     """Numbers of the topic's partitions."""
     metadata = consumer.list_topics(settings.kafka_topic, timeout=REQUEST_PATIENCE).topics[settings.kafka_topic]
     if metadata.error is not None:
-        raise UnknownTopic(
-            f"kafka_topic: there is no topic {settings.kafka_topic}; `stock-pipeline up` creates it"
-        )
+        raise UnknownTopic(f"kafka_topic: there is no topic {settings.kafka_topic}; `stock-pipeline up` creates it")
     return sorted(metadata.partitions)

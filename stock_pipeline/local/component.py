@@ -5,7 +5,6 @@ import logging
 import socket
 import subprocess
 from abc import ABC, abstractmethod
-from pathlib import Path
 
 from stock_pipeline.errors import PortTaken, SettingsError, StartError
 from stock_pipeline.services.processes import ProcessRecord, last_lines, wait_until

@@ -68,7 +68,9 @@ def damaged_files(folder: Path, manifest: Path) -> list[str]:
     if not manifest.exists():
         return [manifest.name]
     expected = _read_manifest(manifest)
-    return [name for name, digest in expected.items() if not (folder / name).is_file() or _hash(folder / name) != digest]
+    return [
+        name for name, digest in expected.items() if not (folder / name).is_file() or _hash(folder / name) != digest
+    ]
 
 
 def install(name: str, what: str, fetch: Callable[[Path], None], manifest: Path | None = None) -> Path:

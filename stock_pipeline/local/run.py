@@ -182,7 +182,9 @@ def _check_ports(settings: Settings) -> None:
         wanted["simulator_port"] = settings.simulator_port
     for setting, port in wanted.items():
         if not is_port_free(HOST, port):
-            raise PortTaken(f"port {port} is taken by another program; end it, or set {setting.upper()} to another port")
+            raise PortTaken(
+                f"port {port} is taken by another program; end it, or set {setting.upper()} to another port"
+            )
 
 
 def _stop_everything(settings: Settings) -> None:

@@ -134,4 +134,3 @@ def wait_until(ready: Callable[[], bool], patience: float, pause: float = 0.1) -
             return False
         time.sleep(pause)
     return True
-

@@ -9,7 +9,9 @@ from stock_pipeline.services.service import Heartbeat
 def report_feed(beat: Heartbeat, resources: Resources) -> Events:
     """Observations of the source and the topics."""
     ranges = resources.kafka.offset_ranges()
-    counts = {name: beat.counts.get(name, 0) for name in ("frames", "trades", "messages", "dead_letters", "undelivered")}
+    counts = {
+        name: beat.counts.get(name, 0) for name in ("frames", "trades", "messages", "dead_letters", "undelivered")
+    }
     held = {f"partition_{partition}_end": end for partition, (_, end) in ranges.items()}
     return [
         AssetObservation("finnhub_trades", metadata={"frames": counts["frames"], "trades": counts["trades"]}),
@@ -25,8 +27,6 @@ def report_feed(beat: Heartbeat, resources: Resources) -> Events:
     ]
 
 
-producer = service_job(
-    "producer", "Supervises the producer: WebSocket to Kafka.", report_feed, consumes_topic=False
-)
+producer = service_job("producer", "Supervises the producer: WebSocket to Kafka.", report_feed, consumes_topic=False)
 
 keep_producer_running = service_sensor("producer", producer)

@@ -1,0 +1,47 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SP := $(BIN)/stock-pipeline
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-unit up down stop start restart logs init-db produce consume tick ohlcv
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## Virtual environment and packages, once
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@echo "installing Python packages into $(VENV) (450 MB, one or two minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+run: setup ## Everything in the foreground; Ctrl-C stops it
+	@$(SP) run
+
+test: setup ## All tests
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m pytest
+
+test-unit: setup ## Tests that need no service
+	@$(BIN)/python -m pytest -m "not stack"
+
+up start: setup ## Kafka and TimescaleDB in the background
+	@$(SP) up
+
+down stop: setup ## Stop everything
+	@$(SP) down
+
+restart: down up ## Stop, then start again
+
+logs: setup ## The end of a log: make logs NAME=kafka
+	@$(SP) logs $(NAME)
+
+init-db produce consume: setup ## The command of the same name
+	@$(SP) $@
+
+tick ohlcv: setup ## One Spark stream in the foreground
+	@$(SP) stream $@
