@@ -146,7 +146,7 @@ class FinnhubClient:
         raw = frame if isinstance(frame, bytes) else frame.encode()
         try:
             self._on_frame(raw, received_ms)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - kept, and raised again by run()
             # websocket-client logs what a callback raises and goes on: the frame would be lost.
             self._failure = _HandlerFailed(error)
             app.close()

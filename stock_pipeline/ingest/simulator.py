@@ -100,7 +100,7 @@ STOCK_CONDITIONS = (["1"], ["1"], ["1"], ["1", "12"], ["12"], ["1", "8"], ["1", 
 
 
 def with_companions(recording: Sequence[RecordedTrade]) -> list[RecordedTrade]:
-    """The recording and, beside it, simulated stocks with conditions and a forex pair without volume; always the same."""
+    """The recording and, beside it, simulated stocks with conditions and a forex pair without volume."""
     chance = random.Random(1582329602111)
     first = recording[0].p
     trades = []

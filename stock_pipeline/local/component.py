@@ -56,7 +56,7 @@ class Component(ABC):
     def version(self) -> str:
         """Version of the running server."""
 
-    def on_healthy(self) -> None:
+    def on_healthy(self) -> None:  # noqa: B027 - not every component has anything left to do
         """What is left to do once it answers."""
 
     def record(self) -> ProcessRecord | None:
@@ -81,8 +81,8 @@ class Component(ABC):
             process = self.launch()
             record = ProcessRecord.of(self.name, process.pid, address=self._address_text())
             record.write(self.record_path)
-            ended = wait_until(lambda: process.poll() is not None or self.is_healthy(), START_PATIENCE)
-            if ended and process.poll() is None:
+            self._wait_until_healthy(process)
+            if process.poll() is None and self.is_healthy():
                 self.on_healthy()
                 record.model_copy(update={"version": self.version()}).write(self.record_path)
                 return True
@@ -90,6 +90,10 @@ class Component(ABC):
             log.warning("%s did not start (attempt %d of %d)", self.name, attempt, START_ATTEMPTS)
             wait_until(lambda: is_port_free(*self.address), patience=3)
         raise StartError(f"{self.name} did not start; the end of {self.log_file}:\n{last_lines(self.log_file)}")
+
+    def _wait_until_healthy(self, process: subprocess.Popen[bytes]) -> None:
+        """Until it answers or has ended, or patience is at its end."""
+        wait_until(lambda: process.poll() is not None or self.is_healthy(), START_PATIENCE)
 
     def stop(self) -> bool:
         """Stop it; false where it was not running."""

@@ -7,7 +7,6 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from glob import glob
 from pathlib import Path
 
 import psycopg
@@ -166,8 +165,9 @@ def _server_user() -> pwd.struct_passwd:
 
 def _system_programs() -> Path | None:
     """Folder of an installed PostgreSQL that has TimescaleDB, the newest first."""
-    candidates = sorted(glob("/usr/lib/postgresql/*/bin") + glob("/usr/pgsql-*/bin"), reverse=True)
-    for folder in map(Path, candidates):
+    usr = Path("/usr")
+    candidates = sorted([*usr.glob("lib/postgresql/*/bin"), *usr.glob("pgsql-*/bin")], reverse=True)
+    for folder in candidates:
         if not (folder / "pg_config").exists() or not (folder / "postgres").exists():
             continue
         share = subprocess.run([folder / "pg_config", "--sharedir"], capture_output=True, text=True).stdout.strip()
