@@ -2,7 +2,6 @@
 
 import json
 import logging
-import queue
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +13,7 @@ import psycopg
 from confluent_kafka import KafkaException
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql.streaming import StreamingQuery, StreamingQueryListener
-from pyspark.sql.streaming.listener import QueryIdleEvent, QueryProgressEvent, QueryStartedEvent, QueryTerminatedEvent
+from pyspark.sql.streaming import StreamingQuery
 
 from spark.offsets import checkpoint_folder
 from spark.session import create_session
@@ -72,33 +70,21 @@ class Window:
     latencies: list[float] = field(default_factory=list)
 
 
-class Progress(StreamingQueryListener):
+class Progress:
     """Keeps account of a stream: in the service's heartbeat, in stream_offset and in stream_stats.
 
-    Spark calls the listener on a thread of its own after each batch; `record` writes on the caller's.
+    `record` is called about once a second; Spark keeps the progress of the last 100 batches until then.
     """
 
     def __init__(self, service: Service, settings: Settings, topic: str) -> None:
         self._service = service
         self._settings = settings
         self._topic = topic
-        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._seen = ""
         self._window = Window()
         self._written: dict[int, int] = {}
         self._lag_records = 0
         self._newest_receipt = time.time()
-
-    def onQueryStarted(self, event: QueryStartedEvent) -> None:
-        self._service.state = "running"
-
-    def onQueryProgress(self, event: QueryProgressEvent) -> None:
-        self._events.put(json.loads(event.progress.json))
-
-    def onQueryIdle(self, event: QueryIdleEvent) -> None:
-        """Nothing to note: the offsets are those of the last batch."""
-
-    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:
-        """Nothing to note: whoever waits for the query learns of its end."""
 
     def report(self, written: Sequence[Row]) -> None:
         """Take in what the sink wrote for a batch."""
@@ -111,10 +97,13 @@ class Progress(StreamingQueryListener):
             if row.latencies:
                 self._newest_receipt = now - min(row.latencies)
 
-    def record(self, final: bool = False) -> None:
+    def record(self, query: StreamingQuery, final: bool = False) -> None:
         """Note the batches that ended since the last call; write the statistics when they are due, or at the end."""
-        while not self._events.empty():
-            self._take_in(self._events.get())
+        for progress in (json.loads(batch.json) for batch in query.recentProgress):
+            # The time when the batch began: unlike its number, it does not start again with another query.
+            if progress["timestamp"] > self._seen:
+                self._seen = progress["timestamp"]
+                self._take_in(progress)
         if self._service.offsets != self._written:
             self._write_offsets()
         if final or time.monotonic() - self._window.began >= SUMMARY:
@@ -189,12 +178,9 @@ def run_stream(stream: Stream, settings: Settings, available_now: bool = False) 
         spark = create_session(settings, stream.name)
         spark.sparkContext.setLogLevel("ERROR")
         service.links["spark_ui"] = spark.sparkContext.uiWebUrl or ""
-        progress = Progress(service, settings, topic)
-        spark.streams.addListener(progress)
         try:
-            _keep_running(stream, spark, settings, service, progress, available_now)
+            _keep_running(stream, spark, settings, service, Progress(service, settings, topic), available_now)
         finally:
-            progress.record(final=True)
             spark.stop()
 
 
@@ -239,10 +225,14 @@ def _keep_running(
 
 def _follow(query: StreamingQuery, service: Service, progress: Progress) -> None:
     """Until the query ends, or the service is told to stop."""
-    while not query.awaitTermination(timeout=1):
-        progress.record()
-        if service.stop.is_set():
-            query.stop()
+    service.state = "running"
+    try:
+        while not query.awaitTermination(timeout=1):
+            progress.record(query)
+            if service.stop.is_set():
+                query.stop()
+    finally:
+        progress.record(query, final=True)
 
 
 def _first_line(error: Exception) -> str:

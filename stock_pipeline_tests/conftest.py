@@ -1,0 +1,118 @@
+"""One real stack for the whole session: Kafka, TimescaleDB and Spark on free ports, in a temporary home."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from psycopg.conninfo import make_conninfo
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def eventually(condition: Callable[[], Any], patience: float = 60.0, pause: float = 0.3) -> Any:
+    """The first true value of `condition`; fails when there is none in time."""
+    deadline = time.monotonic() + patience
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {patience} s"
+        time.sleep(pause)
+    return value
+
+
+@dataclass
+class Stack:
+    """The product as its user sees it: a command and its environment."""
+
+    home: Path
+    kafka: str
+    database_port: int
+    environment: Mapping[str, str]
+
+    def command(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Run `stock-pipeline` to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "stock_pipeline", *arguments],
+            env={**self.environment, **changes},
+            cwd=self.home.parent,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
+        """Start `stock-pipeline` in the background."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "stock_pipeline", *arguments],
+            env={**self.environment, **changes},
+            cwd=self.home.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def connect(self, role: str = "owner") -> psycopg.Connection:
+        password = json.loads((self.home / "credentials.json").read_text())[role]
+        conninfo = f"postgresql://localhost:{self.database_port}/stocks"
+        return psycopg.connect(make_conninfo(conninfo, user=f"stocks_{role}", password=password), autocommit=True)
+
+    def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.connect() as connection:
+            return connection.execute(statement, values).fetchall()
+
+    def send(self, *values: bytes | None, topic: str = "stock-ticks", partition: int = 0) -> list[int]:
+        """Write records without key straight into the topic; their offsets."""
+        producer, offsets = Producer({"bootstrap.servers": self.kafka}), []
+        for value in values:
+            producer.produce(topic, value, partition=partition, on_delivery=lambda _, m: offsets.append(m.offset()))
+        assert producer.flush(20) == 0
+        return offsets
+
+    def records(self, topic: str) -> list[tuple[bytes, dict[str, str]]]:
+        """Value and headers of every record that a topic of one partition holds."""
+        consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": "tests", "enable.auto.commit": False})
+        place = TopicPartition(topic, 0, 0)
+        consumer.assign([place])
+        end = consumer.get_watermark_offsets(place, timeout=10)[1]
+        found = [consumer.poll(10) for _ in range(end)]
+        consumer.close()
+        return [(m.value(), {name: value.decode() for name, value in m.headers() or ()}) for m in found]
+
+    def catch_up(self, *streams: str) -> None:
+        """Let the streams take in all that the topic holds."""
+        for name in streams or ("tick", "ohlcv"):
+            done = self.command("stream", name, "--available-now")
+            assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    home = tmp_path_factory.mktemp("stack") / "home"
+    kafka, database = free_port(), free_port()
+    environment = {
+        **os.environ,
+        "STOCK_PIPELINE_HOME": str(home),
+        "KAFKA_BOOTSTRAP_SERVERS": f"localhost:{kafka}",
+        "DB_URL": f"jdbc:postgresql://localhost:{database}/stocks",
+        "SIMULATOR_PORT": str(free_port()),
+        "WEBSERVER_PORT": str(free_port()),
+        "STACK": "embedded",
+    }
+    result = Stack(home, f"localhost:{kafka}", database, environment)
+    up = result.command("up")
+    assert up.returncode == 0, up.stderr
+    yield result
+    down = result.command("down")
+    assert down.returncode == 0, down.stderr

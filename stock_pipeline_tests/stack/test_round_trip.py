@@ -1,0 +1,221 @@
+"""The recorded trades through simulator, producer, Kafka and both streams, against figures from pandas."""
+
+import io
+import json
+import time
+from pathlib import Path
+
+import avro.io
+import avro.schema
+import pandas as pd
+import pytest
+
+import stock_pipeline.ingest
+from stock_pipeline_tests.conftest import Stack, eventually
+
+pytestmark = pytest.mark.stack
+
+INGEST = Path(stock_pipeline.ingest.__file__).parent
+RECORDED = 9_999
+
+
+def recorded() -> pd.DataFrame:
+    trades = pd.read_csv(INGEST / "btcusdt_trades.csv.gz")
+    trades["minute"] = pd.to_datetime(trades["t"] // 60_000 * 60_000, unit="ms", utc=True)
+    return trades
+
+
+def expected_bars() -> pd.DataFrame:
+    # The feed keeps the file's order and the times in it never fall, so that first and last are open and close.
+    trades = recorded()
+    assert trades["t"].is_monotonic_increasing
+    trades["notional"] = trades["p"] * trades["v"]
+    by_minute = trades.groupby("minute")
+    bars = by_minute["p"].agg(["first", "max", "min", "last", "count"])
+    bars["volume"] = by_minute["v"].sum()
+    bars["trades"] = by_minute["v"].agg(lambda volumes: (volumes > 0).sum())
+    bars["vwap"] = by_minute["notional"].sum() / bars["volume"]
+    return bars
+
+
+@pytest.fixture(scope="module")
+def replayed(stack: Stack) -> Stack:
+    """The stack after the whole recording, at its original times, went through it once."""
+    simulator = stack.start(
+        "simulate", "--once", "--original-times", "--speed", "2000", "--trades", str(INGEST / "btcusdt_trades.csv.gz")
+    )
+    producer = stack.start("produce", SYMBOLS="BINANCE:BTCUSDT")
+    assert simulator.wait(timeout=120) == 0
+    producer.terminate()
+    assert producer.wait(timeout=60) == 0
+    stack.catch_up()
+    return stack
+
+
+def bars_of(stack: Stack) -> pd.DataFrame:
+    rows = stack.query(
+        "SELECT timestamp, open, high, low, close, ticks, volume, trades, vwap FROM ohlcv_data "
+        "WHERE symbol = 'BINANCE:BTCUSDT' ORDER BY timestamp"
+    )
+    columns = ["minute", "first", "max", "min", "last", "count", "volume", "trades", "vwap"]
+    found = pd.DataFrame(rows, columns=columns)
+    found["minute"] = pd.to_datetime(found["minute"], utc=True)
+    return found.set_index("minute")
+
+
+def assert_bars_are_right(stack: Stack) -> None:
+    expected, found = expected_bars(), bars_of(stack)
+    assert list(found.index) == list(expected.index)
+    for column in ("first", "max", "min", "last", "count", "trades"):
+        assert list(found[column]) == list(expected[column]), column
+    for column in ("volume", "vwap"):
+        pd.testing.assert_series_equal(
+            found[column], expected[column], rtol=1e-9, check_index_type=False, check_freq=False, check_index=False
+        )
+
+
+def test_every_recorded_trade_is_there_once(replayed: Stack):
+    trades = recorded()
+    rows = replayed.query(
+        "SELECT price, extract(epoch FROM event_time) * 1000, volume FROM tick_data "
+        "WHERE symbol = 'BINANCE:BTCUSDT' ORDER BY event_time, seq"
+    )
+    assert len(rows) == RECORDED
+    assert [row[0] for row in rows] == list(trades["p"])
+    assert [int(row[1]) for row in rows] == list(trades["t"])
+    assert [row[2] for row in rows] == list(trades["v"])
+
+
+def test_every_bar_equals_pandas(replayed: Stack):
+    assert_bars_are_right(replayed)
+
+
+def test_the_offsets_of_both_streams_are_the_ends_of_the_topic(replayed: Stack):
+    sums = replayed.query("SELECT stream, sum(next_offset), count(DISTINCT topic_id) FROM stream_offset GROUP BY 1")
+    ends = {stream: int(total) for stream, total, _ in sums}
+    assert set(ends) == {"tick-stream", "ohlcv-stream"}
+    assert len(set(ends.values())) == 1
+    assert {topics for *_, topics in sums} == {1}
+
+
+def test_a_topic_read_again_from_its_beginning_changes_nothing(replayed: Stack):
+    import shutil
+
+    before = replayed.query("SELECT symbol, event_time, seq, price FROM tick_data ORDER BY 1, 2, 3")
+    shutil.rmtree(replayed.home / "checkpoints")
+    with replayed.connect() as connection:
+        connection.execute("TRUNCATE stream_offset")
+    replayed.catch_up()
+    assert replayed.query("SELECT symbol, event_time, seq, price FROM tick_data ORDER BY 1, 2, 3") == before
+    assert_bars_are_right(replayed)
+
+
+def test_a_lost_checkpoint_goes_on_from_the_committed_offsets(replayed: Stack):
+    import shutil
+
+    shutil.rmtree(replayed.home / "checkpoints")
+    before = replayed.query("SELECT count(*) FROM tick_data")
+    done = replayed.command("stream", "tick", "--available-now")
+    assert done.returncode == 0
+    assert "no checkpoint, going on from" in done.stderr
+    assert replayed.query("SELECT count(*) FROM tick_data") == before
+    replayed.catch_up("ohlcv")
+    assert_bars_are_right(replayed)
+
+
+def apache_avro(message: dict) -> bytes:
+    """Written by Apache's own Avro library, which the product does not use."""
+    target = io.BytesIO()
+    schema = avro.schema.parse((INGEST / "trade.avsc").read_text())
+    avro.io.DatumWriter(schema).write(message, avro.io.BinaryEncoder(target))
+    return target.getvalue()
+
+
+def trade(symbol: str, **changes: object) -> dict:
+    return {"s": symbol, "p": 10.0, "t": time.time_ns() // 1_000_000, "v": 1.0, "c": None} | changes
+
+
+BAD_TRADES = {
+    "p is not a finite": [{"p": float("nan")}, {"p": float("inf")}, {"p": 0.0}, {"p": -3.0}],
+    "v is not a finite": [{"v": float("nan")}, {"v": -1.0}],
+    "t is before 1990": [{"t": 0}, {"t": -(2**63)}],
+    "t is more than 60 s": [{"t": int(time.time() * 1000) + 600_000}, {"t": 2**63 - 1}],
+    "s is not 1 to 64": [{"s": ""}, {"s": "A" * 65}, {"s": "A\x00"}, {"s": "A\n"}],
+    "c is no list": [{"c": ["\x00"]}],
+}
+
+
+def test_foreign_messages_are_taken_in_and_bad_ones_are_dead_lettered(replayed: Stack):
+    odd = "'; DROP TABLE tick_data; --"
+    data = [trade("FOREIGN:A", c=["1", "12"]), trade("FOREIGN:B", v=0.0), trade("FOREIGN:A", p=11.0), trade(odd)]
+    good = apache_avro({"type": "trade", "data": data})
+    rejected = [change for changes in BAD_TRADES.values() for change in changes]
+    mixed = apache_avro({"type": "trade", "data": [trade("FOREIGN:C"), *(trade("FOREIGN:C", **c) for c in rejected)]})
+    crowd = apache_avro({"type": "trade", "data": [trade("FOREIGN:D")] * 4096})
+    news = apache_avro({"type": "news", "data": []})
+    # A count of 2^40 elements, for which a naive reader would reserve memory.
+    bomb = b"\x0atrade" + bytes([0x80, 0x80, 0x80, 0x80, 0x80, 0x40])
+    damaged = [b"not Avro", b"", b"\x00", b"\xff" * 40, bomb, b'{"type":"trade"}']
+    offsets = replayed.send(good, mixed, crowd, news, None, *damaged, partition=2)
+    replayed.catch_up()
+
+    rows = replayed.query(
+        "SELECT symbol, price, volume, conditions, seq FROM tick_data WHERE symbol LIKE 'FOREIGN%%' OR symbol = %s "
+        "ORDER BY seq",
+        odd,
+    )
+    base = offsets[0] * 2**22 + 2 * 2**12
+    assert rows[:4] == [
+        ("FOREIGN:A", 10.0, 1.0, ["1", "12"], base),
+        ("FOREIGN:B", 10.0, 0.0, None, base + 1),
+        ("FOREIGN:A", 11.0, 1.0, None, base + 2),
+        (odd, 10.0, 1.0, None, base + 3),
+    ]
+    assert [row[0] for row in rows[4:]] == ["FOREIGN:C"]
+    bars = replayed.query("SELECT ticks, trades, volume, vwap FROM ohlcv_data WHERE symbol = 'FOREIGN:B'")
+    assert bars == [(1, 0, 0.0, None)]
+
+    letters = [
+        (value, headers)
+        for value, headers in replayed.records("stock-ticks-dead-letter")
+        if headers.get("partition") == "2"
+    ]
+    reasons = [headers["reason"] for _, headers in letters]
+    for beginning, changes in BAD_TRADES.items():
+        assert sum(reason.startswith(beginning) for reason in reasons) == len(changes), beginning
+    whole = {int(headers["offset"]): value for value, headers in letters if "index" not in headers}
+    assert whole == dict(zip(offsets[2:], [crowd, news, b"", *damaged], strict=True))
+    assert all(headers["topic"] == "stock-ticks" for _, headers in letters)
+
+
+def test_consume_prints_decoded_messages(replayed: Stack):
+    done = replayed.command("consume", "--from-beginning", "--limit", "3")
+    messages = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(messages) == 3
+    assert messages[0]["key"] == "BINANCE:BTCUSDT"
+    assert messages[0]["data"][0]["p"] == recorded()["p"][0]
+
+
+def test_the_reader_can_only_read_and_the_writer_cannot_alter(replayed: Stack):
+    import psycopg
+
+    with replayed.connect("reader") as connection:
+        assert connection.execute("SELECT count(*) FROM tick_data").fetchone() != (0,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM tick_data")
+    with replayed.connect("writer") as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("ALTER TABLE tick_data ADD COLUMN x INT")
+
+
+def test_a_stream_that_is_killed_loses_nothing(replayed: Stack):
+    stream = replayed.start("stream", "tick")
+    symbol = "FOREIGN:KILLED"
+    for number in range(20):
+        replayed.send(apache_avro({"type": "trade", "data": [trade(symbol, v=float(number))]}), partition=1)
+        if number == 10:
+            eventually(lambda: replayed.query("SELECT FROM tick_data WHERE symbol = %s", symbol), 90)
+            stream.kill()
+            stream.wait(timeout=20)
+    replayed.catch_up("tick")
+    volumes = replayed.query("SELECT volume FROM tick_data WHERE symbol = %s ORDER BY seq", symbol)
+    assert [volume for (volume,) in volumes] == [float(number) for number in range(20)]
