@@ -1,0 +1,130 @@
+"""Supervision of real processes: started once, attached to, found dead, found stopped, ended."""
+
+import os
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stock_pipeline.errors import AlreadyRunning, ServiceDied, ServiceStalled
+from stock_pipeline.services import supervisor as module
+from stock_pipeline.services.lock import hold, is_held
+from stock_pipeline.services.processes import ProcessRecord, spawn
+from stock_pipeline.services.supervisor import Supervisor, is_running, read_heartbeat
+from stock_pipeline.settings import Settings
+from stock_pipeline_tests.conftest import eventually
+
+WORK = textwrap.dedent(
+    """
+    import sys
+    from stock_pipeline.services.service import Service
+    from stock_pipeline.settings import Settings
+    with Service("producer", Settings(stock_pipeline_home=sys.argv[1]), in_database=False) as service:
+        service.state = "running"
+        service.offsets = {0: 5}
+        service.stop.wait(60)
+    """
+)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """A home in which the producer is a process that only beats."""
+
+    def spawn_work(command: list[str], log_file: Path):
+        return spawn([sys.executable, "-c", WORK, str(tmp_path)], log_file)
+
+    monkeypatch.setattr(module, "spawn", spawn_work)
+    yield Settings(stock_pipeline_home=tmp_path)
+    record = ProcessRecord.read(tmp_path / "run" / "producer.json")
+    if record is not None:
+        record.kill()
+
+
+def started(settings: Settings, **options: object) -> tuple[Supervisor, int]:
+    supervisor = Supervisor("producer", settings, **options)
+    assert "started" in supervisor.ensure_started()
+    return supervisor, eventually(supervisor.check, 20).pid
+
+
+def test_it_is_started_once_and_attached_to(settings: Settings):
+    _, pid = started(settings)
+    second = Supervisor("producer", settings)
+    assert second.ensure_started() == f"attached to pid {pid}"
+    assert second.check().pid == pid
+
+
+def test_a_killed_process_is_found_dead_and_its_lock_is_free(settings: Settings):
+    supervisor, pid = started(settings)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ServiceDied, match="is gone"):
+        eventually(lambda: supervisor.check() is None, 10)
+    eventually(lambda: not is_running(settings, "producer"), 5)
+
+
+def test_a_stopped_process_is_killed(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "BEAT_PATIENCE", 3)
+    supervisor, pid = started(settings)
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(ServiceStalled, match="stopped.*silent"):
+        eventually(lambda: supervisor.check() is None, 15)
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_process_that_does_not_move_though_there_is_work_is_killed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "WORK_PATIENCE", 2)
+    supervisor, _ = started(settings, work_ends=lambda: {0: 6})
+    with pytest.raises(ServiceStalled, match="with work up to"):
+        eventually(lambda: supervisor.check() is None, 15)
+
+
+@pytest.mark.parametrize("ends", [None, {0: 5}])
+def test_a_process_without_work_may_stand_still(settings: Settings, monkeypatch: pytest.MonkeyPatch, ends):
+    monkeypatch.setattr(module, "WORK_PATIENCE", 0.5)
+    supervisor, pid = started(settings, work_ends=lambda: ends)
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        assert supervisor.check().pid == pid
+        time.sleep(0.2)
+
+
+def test_a_process_that_was_asked_to_stop_has_not_died(settings: Settings):
+    supervisor, pid = started(settings)
+    os.kill(pid, signal.SIGTERM)
+    eventually(supervisor.has_stopped, 15)
+    assert supervisor.check() is None
+    assert read_heartbeat(settings, "producer").state == "stopped"
+
+
+def test_stop_ends_the_process(settings: Settings):
+    supervisor, pid = started(settings)
+    supervisor.stop()
+    assert not is_running(settings, "producer")
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_lock_has_one_holder(tmp_path: Path):
+    path = tmp_path / "x.lock"
+    with hold(path):
+        assert is_held(path)
+        with pytest.raises(AlreadyRunning, match="x is running already"), hold(path, patience=0.2):
+            pass
+    assert not is_held(path)
+
+
+def test_a_record_of_another_process_of_the_same_id_is_not_it(tmp_path: Path):
+    record = ProcessRecord.of("x", os.getpid())
+    assert record.is_alive()
+    assert not record.model_copy(update={"created": record.created - 60}).is_alive()
+
+
+def test_an_unreadable_record_is_no_record(tmp_path: Path):
+    (tmp_path / "x.json").write_text("{")
+    assert ProcessRecord.read(tmp_path / "x.json") is None
