@@ -23,7 +23,7 @@ run: setup ## Everything in the foreground; Ctrl-C stops it
 	@$(SP) run
 
 test: setup ## All tests
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	@$(BIN)/python -m pytest
 
 test-unit: setup ## Tests that need no service

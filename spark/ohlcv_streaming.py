@@ -4,16 +4,17 @@ import sys
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.streaming import StreamingQuery
+from pyspark.sql.streaming.query import StreamingQuery
 
 from spark.offsets import starting_offsets
 from spark.sinks import write_bars
 from spark.stream import Report, Stream, run_stream, start_query
 from spark.tick_streaming import ignore
 from spark.trades import explode_trades, read_topic
+from stock_pipeline.services.service import ServiceName
 from stock_pipeline.settings import Settings, load_settings
 
-NAME = "ohlcv-stream"
+NAME: ServiceName = "ohlcv-stream"
 
 LATENESS = "24 hours"
 """How far behind the newest trade another may be and still find its bar's state.

@@ -9,8 +9,8 @@ database is away it waits, and says so in the log of the stream: the batch is fi
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 
 import psycopg
 import pyarrow as pa
@@ -40,14 +40,14 @@ WRITTEN = "rows long, rejected long, latencies array<double>"
 def write_ticks(rows: DataFrame, settings: Settings) -> list[Row]:
     """Write trades to tick_data and everything else to the dead-letter topic; one row of WRITTEN for each chunk."""
 
-    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in _chunks(batches):
             is_trade = pc.is_null(chunk["reason"])
             rejected = chunk.filter(pc.invert(is_trade))
             _dead_letter(rejected, settings)
             trades = chunk.filter(is_trade).select(TICK_COLUMNS)
             trades = trades.sort_by([("symbol", "ascending"), ("event_time", "ascending"), ("seq", "ascending")])
-            _in_transaction(settings, lambda connection, trades=trades: _copy_ticks(connection, trades))
+            _in_transaction(settings, partial(_copy_ticks, trades))
             yield _report(trades["received_at"], rejected.num_rows)
 
     return rows.mapInArrow(write, WRITTEN).collect()
@@ -56,19 +56,16 @@ def write_ticks(rows: DataFrame, settings: Settings) -> list[Row]:
 def write_bars(bars: DataFrame, settings: Settings) -> list[Row]:
     """Write bars to ohlcv_data; one row of WRITTEN for each chunk."""
 
-    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in _chunks(batches):
             values = {name: chunk[name].to_pylist() for name in chunk.column_names}
-            _in_transaction(
-                settings,
-                lambda connection, values=values: connection.execute(load_sql("queries/upsert_bars.sql"), values),
-            )
+            _in_transaction(settings, partial(_upsert_bars, values))
             yield _report(chunk["newest_receipt"], 0)
 
     return bars.mapInArrow(write, WRITTEN).collect()
 
 
-def _chunks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """The batches of a partition, gathered into tables of about CHUNK_ROWS rows."""
     gathered: list[pa.RecordBatch] = []
     for batch in batches:
@@ -118,7 +115,7 @@ def _forget_connection(settings: Settings) -> None:
             _connection.cache_clear()
 
 
-def _copy_ticks(connection: psycopg.Connection, trades: pa.Table) -> None:
+def _copy_ticks(trades: pa.Table, connection: psycopg.Connection) -> None:
     """Insert trades, those that are there already left as they are.
 
     The plain COPY is twice as fast as the one through a temporary table, which only a repeated batch needs.
@@ -137,6 +134,10 @@ def _copy_ticks(connection: psycopg.Connection, trades: pa.Table) -> None:
         with connection.cursor() as cursor, cursor.copy(load_sql("queries/copy_tick_batch.sql")) as copy:
             copy.write(content)
         connection.execute(load_sql("queries/insert_tick_batch.sql"))
+
+
+def _upsert_bars(bars: Mapping[str, Sequence[object]], connection: psycopg.Connection) -> None:
+    connection.execute(load_sql("queries/upsert_bars.sql"), bars)
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ import psycopg
 from confluent_kafka import KafkaException
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql.streaming import StreamingQuery
+from pyspark.sql.streaming.query import StreamingQuery
 
 from spark.offsets import checkpoint_folder
 from spark.session import create_session

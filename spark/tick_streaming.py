@@ -4,15 +4,16 @@ import sys
 from collections.abc import Sequence
 
 from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql.streaming import StreamingQuery
+from pyspark.sql.streaming.query import StreamingQuery
 
 from spark.offsets import starting_offsets
 from spark.sinks import write_ticks
 from spark.stream import Report, Stream, run_stream, start_query
 from spark.trades import explode_trades, read_topic
+from stock_pipeline.services.service import ServiceName
 from stock_pipeline.settings import Settings, load_settings
 
-NAME = "tick-stream"
+NAME: ServiceName = "tick-stream"
 
 
 def ignore(_written: Sequence[Row]) -> None:

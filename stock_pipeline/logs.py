@@ -24,5 +24,7 @@ def configure_logging(secrets: Iterable[str]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(MaskSecrets(secrets))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for chatty in ("py4j", "websocket", "websockets"):
+    for chatty in ("py4j", "websockets"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # What it reports as an error, our own client reports with the reason and what happens next.
+    logging.getLogger("websocket").setLevel(logging.CRITICAL)

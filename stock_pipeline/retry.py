@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 from tenacity import (
@@ -15,6 +14,7 @@ from tenacity import (
     stop_when_event_set,
     wait_exponential_jitter,
 )
+from tenacity.nap import sleep, sleep_using_event
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def until_back(
     return Retrying(
         retry=retry_if_exception(is_away),
         wait=wait_exponential_jitter(initial=0.5, max=5, jitter=0.5),
-        sleep=stop.wait if stop is not None else time.sleep,
+        sleep=sleep_using_event(stop) if stop is not None else sleep,
         stop=stop_any(patient, stop_when_event_set(stop)) if stop is not None else patient,
         before_sleep=say,
         reraise=True,

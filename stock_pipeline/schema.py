@@ -1,5 +1,6 @@
 """The columns of the tables, read from sql/schema: names, types, null or not, comments."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -43,7 +44,7 @@ def _columns(create: exp.Create, comments: dict[str, str]) -> list[Column]:
     return columns
 
 
-def _comments(statements: list[exp.Expression], table: str) -> dict[str, str]:
+def _comments(statements: Sequence[exp.Expr], table: str) -> dict[str, str]:
     return {
         comment.this.name: comment.expression.name
         for comment in statements

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Stack:
     kafka: str
     database_port: int
     environment: Mapping[str, str]
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def command(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run `stock-pipeline` to its end."""
@@ -53,8 +54,8 @@ class Stack:
         )
 
     def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
-        """Start `stock-pipeline` in the background."""
-        return subprocess.Popen(
+        """Start `stock-pipeline` in the background; what is left at the test's end is killed."""
+        process = subprocess.Popen(
             [sys.executable, "-m", "stock_pipeline", *arguments],
             env={**self.environment, **changes},
             cwd=self.home.parent,
@@ -62,6 +63,8 @@ class Stack:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.started.append(process)
+        return process
 
     def connect(self, role: str = "owner") -> psycopg.Connection:
         password = json.loads((self.home / "credentials.json").read_text())[role]
@@ -98,7 +101,7 @@ class Stack:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack") / "home"
     kafka, database = free_port(), free_port()
     environment = {
@@ -116,3 +119,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     yield result
     down = result.command("down")
     assert down.returncode == 0, down.stderr
+
+
+@pytest.fixture
+def stack(shared_stack: Stack) -> Iterator[Stack]:
+    """The session's stack; whatever a test leaves running and prints is shown and ended."""
+    yield shared_stack
+    while shared_stack.started:
+        process = shared_stack.started.pop()
+        if process.poll() is None:
+            process.kill()
+            print(process.communicate(timeout=10)[0])

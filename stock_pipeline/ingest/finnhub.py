@@ -134,7 +134,7 @@ class FinnhubClient:
         if self._app is not None:
             self._app.close()
 
-    def _subscribe(self, app: websocket.WebSocket) -> None:
+    def _subscribe(self, app: websocket.WebSocketApp) -> None:
         self.connections += 1
         for symbol in self._symbols:
             app.send(json.dumps({"type": "subscribe", "symbol": symbol}))

@@ -1,6 +1,7 @@
 """From the feed to Kafka: each frame is split by symbol, checked, encoded and delivered, or dead-lettered."""
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ MAX_DEAD_LETTER = 900_000
 
 
 class TradeProducer:
-    """Delivers frames to Kafka in order and once each, from one thread.
+    """Delivers frames to Kafka in order and once each, from one thread; another serves librdkafka's callbacks.
 
     Counts, in the service: frames, trades, messages, dead_letters, undelivered, errors.
     """
@@ -47,6 +48,9 @@ class TradeProducer:
                 "error_cb": self._on_error,
             }
         )
+        self._closed = threading.Event()
+        self._poller = threading.Thread(target=self._serve_callbacks, daemon=True)
+        self._poller.start()
 
     def handle(self, raw: bytes, received_ms: int) -> None:
         """Take in one frame."""
@@ -62,7 +66,11 @@ class TradeProducer:
             counts["trades"] += message.trades
         for rejected in frame.rejected:
             self._dead_letter(rejected, received_ms)
-        self._producer.poll(0)
+
+    def _serve_callbacks(self) -> None:
+        """Learn of deliveries and errors also while no frame comes."""
+        while not self._closed.is_set():
+            self._producer.poll(0.5)
 
     def _dead_letter(self, rejected: Rejected, received_ms: int) -> None:
         headers: list[tuple[str, bytes]] = [("reason", rejected.reason.encode()), ("origin", b"websocket")]
@@ -92,7 +100,7 @@ class TradeProducer:
                     waiting_since = time.monotonic()
                     log.warning("the queue to Kafka is full (%d messages): the feed waits", len(self._producer))
                 self._service.state = "waiting for Kafka"
-                self._producer.poll(0.5)
+                time.sleep(0.1)
 
     def _on_delivery(self, error: KafkaError | None, message: Delivered) -> None:
         if error is not None:
@@ -101,8 +109,9 @@ class TradeProducer:
             return
         self._service.state = "running"
         self._service.counts["delivered"] += 1
-        if message.topic() == self._settings.kafka_topic:
-            self._service.offsets[message.partition()] = message.offset() + 1
+        partition, offset = message.partition(), message.offset()
+        if message.topic() == self._settings.kafka_topic and partition is not None and offset is not None:
+            self._service.offsets[partition] = offset + 1
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -115,6 +124,8 @@ class TradeProducer:
 
     def close(self) -> None:
         """Deliver what is left; says what could not be."""
+        self._closed.set()
+        self._poller.join()
         left = self._producer.flush(FLUSH_PATIENCE)
         if left:
             self._service.counts["undelivered"] += left

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from websockets.asyncio.server import Request, Response, Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from stock_pipeline.errors import PortTaken, SettingsError
 from stock_pipeline.services.service import Service
@@ -197,14 +198,17 @@ class Simulator:
             self._service.state = "running"
             log.info("simulator at ws://%s:%d with %d recorded trades", host, port, len(self._replay.trades))
             pings = asyncio.create_task(self._ping())
-            stop = asyncio.create_task(asyncio.to_thread(self._service.stop.wait))
-            feed = asyncio.create_task(self._feed(server))
+            stop = asyncio.create_task(self._until_stopped())
+            feed = asyncio.create_task(self._feed())
             done, _ = await asyncio.wait((feed, stop, pings), return_when=asyncio.FIRST_COMPLETED)
             self._service.stop.set()
             for task in (feed, pings):
                 task.cancel()
         for task in done:
             task.result()
+
+    async def _until_stopped(self) -> None:
+        await asyncio.to_thread(self._service.stop.wait)
 
     def _check_token(self, connection: ServerConnection, request: Request) -> Response | None:
         token = parse_qs(urlsplit(request.path).query).get("token", [""])[0]
@@ -256,7 +260,7 @@ class Simulator:
                 if time.monotonic() - client.told_at > PING_INTERVAL:
                     await self._tell(client, {"type": "ping"})
 
-    async def _feed(self, server: Server) -> None:
+    async def _feed(self) -> None:
         while self._subscribed_at is None or time.monotonic() - self._subscribed_at < SETTLE:
             await asyncio.sleep(0.05)
         async for trades in self._due():

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from tenacity import Retrying
 
 from stock_pipeline.errors import UnknownTopic
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 PARTITIONS = 4
 
-REQUEST_PATIENCE = 10.0
+REQUEST_PATIENCE = 5.0
 """Seconds that one request to the broker may take."""
 
 BROKER_AWAY = (
@@ -34,7 +35,7 @@ BROKER_AWAY = (
 """Codes that say that the broker cannot be reached or is just starting, rather than that it refuses."""
 
 
-def client_settings(settings: Settings) -> dict[str, str | int]:
+def client_settings(settings: Settings) -> dict[str, str | int | float | bool]:
     """What every librdkafka client of this project is given."""
     # Connections are reported by our own retries, one line each, not by a line for every attempt.
     return {"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 2}

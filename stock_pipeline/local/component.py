@@ -4,6 +4,7 @@ import ipaddress
 import logging
 import socket
 import subprocess
+import threading
 from abc import ABC, abstractmethod
 
 from stock_pipeline.errors import PortTaken, SettingsError, StartError
@@ -79,6 +80,8 @@ class Component(ABC):
         self.prepare()
         for attempt in range(1, START_ATTEMPTS + 1):
             process = self.launch()
+            # A child that died and is not waited for would look alive to its successor.
+            threading.Thread(target=process.wait, daemon=True).start()
             record = ProcessRecord.of(self.name, process.pid, address=self._address_text())
             record.write(self.record_path)
             self._wait_until_healthy(process)

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import platformdirs
@@ -107,7 +107,7 @@ def install(name: str, what: str, fetch: Callable[[Path], None], manifest: Path 
     return folder
 
 
-def _run(command: list[str | Path], problem: str, environment: dict[str, str] | None = None) -> str:
+def _run(command: Sequence[str | Path], problem: str, environment: dict[str, str] | None = None) -> str:
     done = subprocess.run(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,
@@ -145,17 +145,22 @@ def find_java() -> Path:
 
 
 def jars() -> Path:
-    """Folder with the Java archives: kafka/ is the broker's class path, spark/ is for spark.jars."""
+    """Folder with the Java archives: kafka/ is the broker's class path, spark/ belongs on that of Spark."""
 
     def fetch(folder: Path) -> None:
         spark_jars = Path(pyspark.__file__).parent / "jars" / "*"
-        ivy = [find_java(), "-cp", spark_jars, "org.apache.ivy.Main", "-ivy", LOCAL / "ivy.xml"]
         with tempfile.TemporaryDirectory() as temporary:
-            retrieve = ["-cache", temporary, "-retrieve", folder / "[conf]/[artifact]-[revision].[ext]"]
-            _run(
-                [*ivy, *retrieve, "-confs", "kafka", "spark", "-types", "jar", "bundle"],
-                "the Java archives could not be downloaded from Maven; check the network",
-            )
+            command: list[str | Path] = [
+                find_java(),
+                "-cp",
+                spark_jars,
+                "org.apache.ivy.Main",
+                "-ivy",
+                LOCAL / "ivy.xml",
+            ]
+            command += ["-cache", temporary, "-retrieve", folder / "[conf]/[artifact]-[revision].[ext]"]
+            command += ["-confs", "kafka", "spark", "-types", "jar", "bundle"]
+            _run(command, "the Java archives could not be downloaded from Maven; check the network")
 
     return install(f"jars-{_hash(JARS_LOCK)[:12]}", "Kafka and the Spark connectors, 50 MB", fetch, JARS_LOCK)
 

@@ -96,7 +96,7 @@ def processes(settings: Settings) -> list[Supervised]:
     server = ["--module-name", "stock_pipeline.definitions", "--location-name", "stock_pipeline"]
     server += ["--host", HOST, "--port", code, "--working-directory", str(PROJECT_ROOT)]
     listen = ["--host", HOST, "--port", str(settings.webserver_port)]
-    commands: dict[str, tuple[list[str | Path], str]] = {
+    commands: dict[str, tuple[Sequence[str | Path], str]] = {
         "code-server": ([scripts / "dagster", "api", "grpc", *server], f"{HOST}:{code}"),
         "daemon": ([scripts / "dagster-daemon", "run", *client], ""),
         "webserver": ([scripts / "dagster-webserver", *client, *listen], f"{HOST}:{settings.webserver_port}"),

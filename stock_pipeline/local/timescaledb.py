@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -16,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from stock_pipeline.errors import StartError
 from stock_pipeline.local.component import Component
 from stock_pipeline.local.downloads import timescaledb
-from stock_pipeline.services.processes import spawn
+from stock_pipeline.services.processes import spawn, wait_until
 
 SUPERUSER = "postgres"
 
@@ -53,6 +54,7 @@ class TimescaleDB(Component):
     def prepare(self) -> None:
         passwords = self._passwords()
         if (self._folder / "PG_VERSION").exists():
+            self._remove_stale_lock()
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary:
@@ -71,6 +73,25 @@ class TimescaleDB(Component):
             shutil.rmtree(self._folder)
             raise StartError(f"timescaledb: {self._folder} could not be created:\n{done.stdout}{done.stderr}")
 
+    def _remove_stale_lock(self) -> None:
+        """Remove postmaster.pid where its process is a zombie, which PostgreSQL takes for a living one.
+
+        In a container nobody may wait for a process whose parent is gone. Backends outlive a killed postmaster for
+        a moment; there must be none left.
+        """
+        path = self._folder / "postmaster.pid"
+        if not path.exists():
+            return
+        pid = int(path.read_text().splitlines()[0])
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            return
+        if not wait_until(lambda: not self._has_backends(), patience=15):
+            raise StartError(f"timescaledb: backends of a killed server still use {self._folder}: end them")
+        path.unlink()
+
+    def _has_backends(self) -> bool:
+        return any(process.info["cwd"] == str(self._folder) for process in psutil.process_iter(["cwd"]))
+
     def _program(self, name: str) -> Path:
         assert self._programs is not None, "install() comes first"
         return self._programs / name
@@ -78,8 +99,8 @@ class TimescaleDB(Component):
     def launch(self) -> subprocess.Popen[bytes]:
         host, port = self.address
         options = [word for key, value in SERVER_SETTINGS.items() for word in ("-c", f"{key}={value}")]
-        command = [*self._as_server(), self._program("postgres"), "-D", self._folder, "-h", host, "-p", str(port)]
-        return spawn([*command, *options], self.log_file, cwd=self._folder)
+        server = [str(self._program("postgres")), "-D", str(self._folder), "-h", host, "-p", str(port)]
+        return spawn([*self._as_server(), *server, *options], self.log_file, cwd=self._folder)
 
     def is_healthy(self) -> bool:
         try:

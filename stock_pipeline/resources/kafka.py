@@ -6,7 +6,7 @@ from stock_pipeline.ingest import topics
 from stock_pipeline.settings import Settings, load_settings
 
 
-class KafkaResource(ConfigurableResource):
+class KafkaResource(ConfigurableResource[None]):
     """The broker and the topic of the trades.
 
     Attributes:

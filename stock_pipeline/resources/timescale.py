@@ -11,7 +11,7 @@ from stock_pipeline.database import load_sql
 from stock_pipeline.settings import load_settings
 
 
-class TimescaleResource(ConfigurableResource):
+class TimescaleResource(ConfigurableResource[None]):
     """The database of the market data, seen by the role that may only read.
 
     Attributes:

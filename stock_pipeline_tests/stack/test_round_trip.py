@@ -41,17 +41,17 @@ def expected_bars() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def replayed(stack: Stack) -> Stack:
+def replayed(shared_stack: Stack) -> Stack:
     """The stack after the whole recording, at its original times, went through it once."""
-    simulator = stack.start(
+    simulator = shared_stack.start(
         "simulate", "--once", "--original-times", "--speed", "2000", "--trades", str(INGEST / "btcusdt_trades.csv.gz")
     )
-    producer = stack.start("produce", SYMBOLS="BINANCE:BTCUSDT")
+    producer = shared_stack.start("produce", SYMBOLS="BINANCE:BTCUSDT")
     assert simulator.wait(timeout=120) == 0
     producer.terminate()
     assert producer.wait(timeout=60) == 0
-    stack.catch_up()
-    return stack
+    shared_stack.catch_up()
+    return shared_stack
 
 
 def bars_of(stack: Stack) -> pd.DataFrame:

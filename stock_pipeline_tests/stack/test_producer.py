@@ -1,0 +1,145 @@
+"""The producer against a feed that misbehaves, and with a broker that is away."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+
+import pytest
+from websockets.sync.server import ServerConnection, serve
+
+from stock_pipeline_tests.conftest import Stack, eventually, free_port
+
+pytestmark = pytest.mark.stack
+
+
+class Feed:
+    """A WebSocket server that sends what it is told and notes what it gets."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.received: list[dict] = []
+        self.connections: list[ServerConnection] = []
+        self.refuse: HTTPStatus | None = None
+        self.refused = 0
+        self._server = serve(self._talk, "127.0.0.1", port, process_request=self._admit)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def _admit(self, connection: ServerConnection, _request):
+        if self.refuse is not None:
+            self.refused += 1
+            return connection.respond(self.refuse, "no\n")
+        return None
+
+    def _talk(self, connection: ServerConnection) -> None:
+        self.connections.append(connection)
+        for text in connection:
+            self.received.append(json.loads(text))
+
+    def send(self, frame: str | bytes) -> None:
+        self.connections[-1].send(frame)
+
+    def close(self) -> None:
+        self._server.shutdown()
+
+
+@pytest.fixture
+def feed() -> Iterator[Feed]:
+    server = Feed(free_port())
+    yield server
+    server.close()
+
+
+def start_producer(stack: Stack, feed: Feed, **changes: str):
+    environment = {"FINNHUB_URL": f"ws://127.0.0.1:{feed.port}", "FINNHUB_TOKEN": "sesame-token", **changes}
+    return stack.start("produce", **environment)
+
+
+def counts(stack: Stack) -> dict[str, int]:
+    return json.loads((stack.home / "run" / "producer.json").read_text())["counts"]
+
+
+def finish(process) -> str:
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    return output
+
+
+def trade(**changes: object) -> dict:
+    return {"s": "FEED:A", "p": 1.5, "t": time.time_ns() // 1_000_000, "v": 2, "c": None} | changes
+
+
+def frame(*trades: dict) -> str:
+    return json.dumps({"type": "trade", "data": trades})
+
+
+def test_bad_frames_are_dead_lettered_and_good_ones_go_on(stack: Stack, feed: Feed):
+    before = len(stack.records("stock-ticks-dead-letter"))
+    producer = start_producer(stack, feed, SYMBOLS="FEED:A,FEED:B")
+    eventually(lambda: len(feed.received) == 2, 30)
+    assert [message["symbol"] for message in feed.received] == ["FEED:A", "FEED:B"]
+    huge = trade(s="A" * 10_000)
+    bad = ["{", "[]", '{"type":"news","data":[]}', frame({"s": "A"}), frame(huge), b"\xff\xfe"]
+    bad += [frame(trade(t=0)), frame(trade(t=trade()["t"] + 120_000)), '{"type":"trade","data":[{"p":NaN}]}']
+    for text in bad:
+        feed.send(text)
+        feed.send(frame(trade()))
+    feed.send('{"type":"ping"}')
+    feed.send('{"type":"error","msg":"Subscribing to too many symbols"}')
+    feed.send("x" * 2_000_000)
+    feed.send(frame(*[trade(s="FEED:B")] * 5000))
+    eventually(lambda: counts(stack).get("trades") == len(bad) + 5000, 30)
+    output = finish(producer)
+
+    letters = stack.records("stock-ticks-dead-letter")[before:]
+    assert len(letters) == len(bad) + 1
+    assert all(headers["reason"] and headers["origin"] == "websocket" for _, headers in letters)
+    assert letters[0][0] == b"{"
+    assert json.loads(letters[4][0]) == huge
+    assert letters[5][0] == b"\xff\xfe"
+    assert letters[-1][1]["truncated_from"] == "2000000"
+    assert "Subscribing to too many symbols" in output
+    assert "sesame-token" not in output
+
+
+def test_a_lost_connection_is_renewed_and_subscribed_again(stack: Stack, feed: Feed):
+    producer = start_producer(stack, feed, SYMBOLS="FEED:A")
+    eventually(lambda: len(feed.received) == 1, 30)
+    feed.connections[-1].close()
+    eventually(lambda: len(feed.received) == 2, 30)
+    feed.send(frame(trade()))
+    eventually(lambda: counts(stack).get("delivered") == 1, 30)
+    finish(producer)
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS])
+def test_a_refused_handshake_is_explained_and_tried_again(stack: Stack, feed: Feed, status: HTTPStatus):
+    feed.refuse = status
+    producer = start_producer(stack, feed)
+    eventually(lambda: feed.refused >= 2, 40)
+    feed.refuse = None
+    eventually(lambda: feed.received, 40)
+    output = finish(producer)
+    assert f"HTTP {status.value}" in output
+    assert ("finnhub_token" if status == HTTPStatus.UNAUTHORIZED else "only one is allowed") in output
+    assert "sesame-token" not in output
+
+
+def test_a_second_producer_is_refused(stack: Stack, feed: Feed):
+    producer = start_producer(stack, feed)
+    eventually(lambda: feed.received, 30)
+    second = stack.command("produce", FINNHUB_URL=f"ws://127.0.0.1:{feed.port}")
+    assert second.returncode == 1
+    assert "producer is running already" in second.stderr
+    finish(producer)
+
+
+def test_an_unreachable_broker_is_waited_for(stack: Stack, feed: Feed):
+    producer = start_producer(stack, feed, KAFKA_BOOTSTRAP_SERVERS=f"localhost:{free_port()}")
+    time.sleep(9)
+    assert producer.poll() is None
+    output = finish(producer)
+    assert "kafka_bootstrap_servers" in output
+    assert "Traceback" not in output

@@ -1,0 +1,133 @@
+"""The embedded stack as its user meets it: up, down, status, and what stands in their way."""
+
+import json
+import os
+import socket
+import stat
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stock_pipeline_tests.conftest import Stack, free_port
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def own(tmp_path: Path):
+    """A second copy on this machine: another home, other ports."""
+    kafka, database = free_port(), free_port()
+    environment = {
+        **os.environ,
+        "STOCK_PIPELINE_HOME": str(tmp_path / "home"),
+        "KAFKA_BOOTSTRAP_SERVERS": f"localhost:{kafka}",
+        "DB_URL": f"postgresql://localhost:{database}/stocks",
+        "SIMULATOR_PORT": str(free_port()),
+        "STACK": "embedded",
+    }
+    copy = Stack(tmp_path / "home", f"localhost:{kafka}", database, environment)
+    yield copy
+    copy.command("down", "--wipe")
+
+
+def status(stack: Stack) -> dict[str, dict]:
+    return {line["name"]: line for line in json.loads(stack.command("status", "--json").stdout)}
+
+
+def test_status_says_state_address_version_and_pid(stack: Stack):
+    parts = status(stack)
+    assert parts["kafka"]["state"] == parts["timescaledb"]["state"] == "healthy"
+    assert parts["kafka"]["address"] == stack.kafka
+    assert parts["kafka"]["version"] == "4.1.1"
+    assert "PostgreSQL" in parts["timescaledb"]["version"]
+    assert psutil.pid_exists(parts["kafka"]["pid"])
+    assert parts["producer"]["state"] == "stopped"
+
+
+def test_a_second_up_changes_nothing_and_says_so(stack: Stack):
+    before = status(stack)
+    done = stack.command("up")
+    assert done.returncode == 0
+    assert done.stdout.count("up already") == 2
+    assert status(stack) == before
+
+
+def test_init_db_again_changes_nothing(stack: Stack):
+    columns = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'"
+    before = sorted(stack.query(columns))
+    assert stack.command("init-db").returncode == 0
+    assert sorted(stack.query(columns)) == before
+
+
+def test_the_passwords_are_generated_and_private(stack: Stack, own: Stack):
+    path = stack.home / "credentials.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    passwords = json.loads(path.read_text())
+    assert set(passwords) == {"superuser", "owner", "writer", "reader"}
+    assert len(set(passwords.values())) == 4
+    assert min(map(len, passwords.values())) >= 24
+
+
+def test_up_down_up_keeps_the_data_and_down_leaves_no_process(own: Stack):
+    began = time.monotonic()
+    assert own.command("up").returncode == 0
+    print(f"up took {time.monotonic() - began:.1f} s")
+    with own.connect() as connection:
+        connection.execute("INSERT INTO tick_data VALUES ('A', 1, now(), 1, 1, NULL, now())")
+    pids = [status(own)[name]["pid"] for name in ("kafka", "timescaledb")]
+    assert own.command("down").stdout == "stopped timescaledb, kafka\n"
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert own.command("down").stdout == "nothing was running\n"
+    # A process id file that is left over, of a process that is another now.
+    (own.home / "run" / "kafka.json").write_text(json.dumps({"name": "kafka", "pid": os.getpid(), "created": 1.0}))
+    assert own.command("up").returncode == 0
+    assert own.query("SELECT count(*) FROM tick_data") == [(1,)]
+    psutil.Process(status(own)["timescaledb"]["pid"]).kill()
+    assert own.command("up").returncode == 0
+    assert own.query("SELECT count(*) FROM tick_data") == [(1,)]
+
+
+@pytest.mark.parametrize("setting", ["KAFKA_BOOTSTRAP_SERVERS", "DB_URL"])
+def test_a_taken_port_is_named_with_its_setting(own: Stack, setting: str):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        value = f"localhost:{port}" if setting.startswith("KAFKA") else f"postgresql://localhost:{port}/stocks"
+        done = own.command("up", **{setting: value})
+    assert done.returncode == 1
+    assert setting in done.stderr and str(port) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_java_is_told_with_the_command_that_installs_it(own: Stack, tmp_path: Path):
+    done = own.command("up", JAVA_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "openjdk-17-jre-headless" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_stack_of_others_is_not_started(own: Stack):
+    done = own.command("up", STACK="external")
+    assert done.returncode == 1
+    assert "STACK=embedded" in done.stderr
+
+
+def test_a_log_that_is_not_there(stack: Stack):
+    done = stack.command("logs", "nonsense")
+    assert done.returncode == 1
+    assert "kafka" in done.stderr
+
+
+def test_a_broken_config_file_is_named(stack: Stack):
+    path = stack.home.parent / "config.json"
+    path.write_text('{"symbols": 7}')
+    try:
+        done = stack.command("status")
+    finally:
+        path.unlink()
+    assert done.returncode == 1
+    assert "symbols" in done.stderr
+    assert "Traceback" not in done.stderr
