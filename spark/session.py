@@ -6,6 +6,7 @@ import sys
 from pyspark.conf import SparkConf
 from pyspark.sql import SparkSession
 
+from spark.class_archive import archive_path
 from stock_pipeline.local.downloads import find_java, jars
 from stock_pipeline.settings import Settings
 
@@ -55,8 +56,11 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
     return values
 
 
-def create_session(settings: Settings, name: str) -> SparkSession:
+def create_session(settings: Settings, name: str, jvm_options: str | None = None) -> SparkSession:
     """Start Spark, or take the session that spark-submit began.
+
+    Args:
+        jvm_options: further options of the driver's JVM; None: the class archive, where there is one.
 
     Raises:
         InstallError: there is no Java 17 or newer.
@@ -65,7 +69,11 @@ def create_session(settings: Settings, name: str) -> SparkSession:
     os.environ["JAVA_HOME"] = str(find_java().resolve().parent.parent)
     if settings.spark_master.startswith("local"):
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    if jvm_options is None:
+        jvm_options = f"-XX:SharedArchiveFile={archive_path()}" if archive_path().exists() else ""
+    values = session_settings(settings, name)
+    values["spark.driver.extraJavaOptions"] += f" {jvm_options}"
     conf = SparkConf()
-    for key, value in session_settings(settings, name).items():
+    for key, value in values.items():
         conf.setIfMissing(key, value)
     return SparkSession.builder.config(conf=conf).getOrCreate()

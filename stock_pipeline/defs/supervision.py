@@ -40,7 +40,7 @@ from stock_pipeline.resources.spark import SparkResource
 from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.services.lock import hold, is_held
 from stock_pipeline.services.service import Heartbeat, ServiceName, lock_path
-from stock_pipeline.services.supervisor import Supervisor, read_heartbeat
+from stock_pipeline.services.supervisor import Supervisor, held_path, read_heartbeat
 from stock_pipeline.settings import Settings, load_settings
 
 LEASE = 6 * 3600.0
@@ -122,11 +122,12 @@ def service_job(service: ServiceName, description: str, report: Reporter, consum
         work_ends = resources.work_ends if consumes_topic else lambda: None
         supervisor = Supervisor(service, settings, work_ends)
         with hold(supervisor_lock(settings, service)):
+            held_path(settings, service).unlink(missing_ok=True)
             try:
                 _follow(context, supervisor, resources, report)
             except (DagsterExecutionInterruptedError, KeyboardInterrupt):
                 if _was_cancelled(context):
-                    supervisor.stop()
+                    _stop_for_a_person(supervisor)
                 raise
 
     @job(
@@ -161,9 +162,14 @@ def _follow(context: OpExecutionContext, supervisor: Supervisor, resources: Reso
         if now - looked >= STATUS_LOOK:
             looked = now
             if _was_cancelled(context):
-                supervisor.stop()
+                _stop_for_a_person(supervisor)
                 return
         time.sleep(LOOK)
+
+
+def _stop_for_a_person(supervisor: Supervisor) -> None:
+    held_path(supervisor.settings, supervisor.name).touch()
+    supervisor.stop()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import sysconfig
 import threading
@@ -19,8 +20,15 @@ from stock_pipeline.local.component import Component, free_port, is_port_free
 from stock_pipeline.local.stack import DAGSTER_PROCESSES, RUN, check_is_embedded, components, down, up
 from stock_pipeline.services.lock import hold, is_held
 from stock_pipeline.services.processes import ProcessRecord, spawn, wait_until
-from stock_pipeline.services.service import lock_path, record_path
-from stock_pipeline.services.supervisor import COMMANDS, STOP_PATIENCE, is_running, log_path
+from stock_pipeline.services.service import ServiceName, lock_path, record_path
+from stock_pipeline.services.supervisor import (
+    COMMANDS,
+    STOP_PATIENCE,
+    held_path,
+    is_running,
+    log_path,
+    start_service,
+)
 from stock_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,6 +41,9 @@ MAX_PAUSE = 30.0
 
 SETTLED_AFTER = 60.0
 """A process that lived this many seconds is started again at once when it dies."""
+
+SERVICES: tuple[ServiceName, ...] = ("ohlcv-stream", "tick-stream", "producer")
+"""What Dagster supervises, the slowest to start first."""
 
 HOST = "127.0.0.1"
 
@@ -61,9 +72,8 @@ class Supervised:
             self._next_start = now + pause
             log.warning("%s died and starts again in %.0f s; see %s", self.name, pause, log_path(settings, self.name))
         if now >= self._next_start:
-            # A run's children inherit the error output; a child that is not waited for would stay as a zombie.
             process = spawn(self.command, log_path(settings, self.name), self.environment, cwd=PROJECT_ROOT)
-            threading.Thread(target=process.wait, daemon=True).start()
+            _reap(process)
             self.record = ProcessRecord.of(self.name, process.pid, __version__, self.address)
             self.record.write(record_path(settings, self.name))
             self._started = now
@@ -96,10 +106,12 @@ def processes(settings: Settings) -> list[Supervised]:
     server = ["--module-name", "stock_pipeline.definitions", "--location-name", "stock_pipeline"]
     server += ["--host", HOST, "--port", code, "--working-directory", str(PROJECT_ROOT)]
     listen = ["--host", HOST, "--port", str(settings.webserver_port)]
+    # On few cores the feed goes before what watches it.
+    nice = ["nice", "-n", "5"]
     commands: dict[str, tuple[Sequence[str | Path], str]] = {
-        "code-server": ([scripts / "dagster", "api", "grpc", *server], f"{HOST}:{code}"),
-        "daemon": ([scripts / "dagster-daemon", "run", *client], ""),
-        "webserver": ([scripts / "dagster-webserver", *client, *listen], f"{HOST}:{settings.webserver_port}"),
+        "code-server": ([*nice, scripts / "dagster", "api", "grpc", *server], f"{HOST}:{code}"),
+        "daemon": ([*nice, scripts / "dagster-daemon", "run", *client], ""),
+        "webserver": ([*nice, scripts / "dagster-webserver", *client, *listen], f"{HOST}:{settings.webserver_port}"),
     }
     if settings.uses_simulator:
         simulator = [sys.executable, "-m", "stock_pipeline", *COMMANDS["simulator"]]
@@ -133,7 +145,20 @@ def run_everything(settings: Settings) -> None:
     log.info("stopped")
 
 
+def _start_services(settings: Settings) -> None:
+    """Start the services before Dagster, which takes longer to start than they do and then attaches to them."""
+    for name in SERVICES:
+        if not held_path(settings, name).exists() and not is_running(settings, name):
+            _reap(start_service(settings, name))
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a child in the background: one that is not waited for would stay as a zombie and look alive."""
+    threading.Thread(target=process.wait, daemon=True).start()
+
+
 def _supervise(settings: Settings, stop: threading.Event) -> None:
+    _start_services(settings)
     managed = processes(settings)
     for process in managed:
         process.keep_running(settings)

@@ -56,7 +56,11 @@ def up(settings: Settings) -> dict[str, bool]:
     Returns:
         For each component whether it was started; false: it was up already.
     """
+    # Spark is a large import, which the other commands do without.
+    from spark.class_archive import ensure_class_archive
+
     check_is_embedded(settings)
+    ensure_class_archive()
     with hold(lock_path(settings, "stack"), patience=120), ThreadPoolExecutor() as pool:
         parts = components(settings)
         started = [pool.submit(part.start) for part in parts]

@@ -13,7 +13,7 @@ import psutil
 from stock_pipeline.errors import ServiceDied, ServiceStalled
 from stock_pipeline.services.lock import is_held
 from stock_pipeline.services.processes import last_lines, spawn
-from stock_pipeline.services.service import Heartbeat, ServiceName, lock_path, record_path
+from stock_pipeline.services.service import Heartbeat, ServiceName, lock_path, record_path, run_folder
 from stock_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,16 @@ COMMANDS: dict[ServiceName, Sequence[str]] = {
 def read_heartbeat(settings: Settings, name: str) -> Heartbeat | None:
     """The newest heartbeat of a service, whether it lives or not."""
     return Heartbeat.read(record_path(settings, name))
+
+
+def held_path(settings: Settings, name: str) -> Path:
+    """A file that says that a person stopped the service, which then stays down until a person starts it."""
+    return run_folder(settings) / f"{name}.held"
+
+
+def start_service(settings: Settings, name: ServiceName) -> subprocess.Popen[bytes]:
+    """Start the process of a service, in a session of its own."""
+    return spawn([sys.executable, "-m", "stock_pipeline", *COMMANDS[name]], log_path(settings, name))
 
 
 def is_running(settings: Settings, name: str) -> bool:
@@ -74,9 +84,7 @@ class Supervisor:
         if is_running(self.settings, self.name):
             beat = read_heartbeat(self.settings, self.name)
             return f"attached to pid {beat.pid if beat else 'unknown'}"
-        self._child = spawn(
-            [sys.executable, "-m", "stock_pipeline", *COMMANDS[self.name]], log_path(self.settings, self.name)
-        )
+        self._child = start_service(self.settings, self.name)
         return f"started pid {self._child.pid}"
 
     def check(self) -> Heartbeat | None:

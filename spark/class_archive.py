@@ -1,0 +1,111 @@
+"""A class-data archive for Spark's JVM, made once: with it a stream is up in about half the time.
+
+The JVM loads thousands of classes before the first batch; from the archive it maps them into memory, already
+verified (JEP 350, dynamic archives). It belongs to one Java, one Spark and one class path, and so lies in the
+virtual environment. A JVM that finds that it does not fit goes on without it.
+"""
+
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pyspark import SparkContext
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from stock_pipeline.ingest.trade import Trade, encode
+from stock_pipeline.local.downloads import console, find_java, jars
+from stock_pipeline.services.lock import hold
+from stock_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 300.0
+"""Seconds that making the archive may take."""
+
+REHEARSAL = 30.0
+"""Most seconds that one query of the rehearsal may take."""
+
+BATCHES = 3
+
+
+def archive_path() -> Path:
+    """Where the archive for this Java and these jars lies, or would."""
+    java = find_java().resolve()
+    key = json.dumps([str(java), java.stat().st_mtime, str(jars())])
+    return Path(sys.prefix) / f"spark-classes-{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsa"
+
+
+def ensure_class_archive() -> None:
+    """Make the archive where it is missing. Without it everything works, later."""
+    path = archive_path()
+    failed = path.with_suffix(".failed")
+    if path.exists() or failed.exists():
+        return
+    with hold(path.with_suffix(".lock"), patience=PATIENCE):
+        if path.exists():
+            return
+        with console.status("preparing Spark for quick starts, once"), tempfile.TemporaryDirectory() as home:
+            partial = path.with_suffix(".partial")
+            command = [sys.executable, "-m", "spark.class_archive", str(partial), home]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        if done.returncode == 0 and partial.exists():
+            partial.rename(path)
+        else:
+            failed.write_text(done.stdout + done.stderr)
+            log.warning(
+                "Spark will start slowly, since its class archive could not be made; the reason is in %s", failed
+            )
+
+
+def _rehearse(archive: str, home: str) -> None:
+    """Do what the streams do, on made-up records, in a JVM that writes the archive when it ends."""
+    from spark.ohlcv_streaming import LATENESS, build_bars
+    from spark.session import create_session
+    from spark.trades import explode_trades
+
+    settings = Settings(stock_pipeline_home=home)
+    spark = create_session(settings, "rehearsal", f"-XX:ArchiveClassesAtExit={archive}")
+    rows = explode_trades(_made_up_records(spark, settings), settings)
+    bars = build_bars(rows.where("reason IS NULL").withWatermark("event_time", LATENESS))
+
+    def write(batch: DataFrame, _batch_id: int) -> None:
+        batch.mapInArrow(lambda batches: batches, batch.schema).collect()
+
+    for name, frame, mode in (("ticks", rows, "append"), ("bars", bars, "update")):
+        writer = frame.writeStream.outputMode(mode).foreachBatch(write)
+        query = writer.option("checkpointLocation", (Path(home) / name).as_uri()).start()
+        deadline = time.monotonic() + REHEARSAL
+        while len(query.recentProgress) < BATCHES and time.monotonic() < deadline:
+            query.awaitTermination(timeout=1)
+        query.stop()
+    # Classes of the Kafka source, which needs a broker to run.
+    spark.readStream.format("kafka").option("kafka.bootstrap.servers", "x:1").option("subscribe", "x").load()
+    spark.stop()
+    process = SparkContext._gateway.proc  # type: ignore[union-attr]
+    SparkContext._gateway.shutdown()  # type: ignore[union-attr]
+    process.stdin.close()
+    process.wait(timeout=PATIENCE)
+
+
+def _made_up_records(spark: SparkSession, settings: Settings) -> DataFrame:
+    """A stream that looks like the topic's."""
+    trade: Trade = {"s": "A", "p": 1.0, "t": 1_700_000_000_000, "v": 1.0, "c": ["1"]}
+    value = encode(settings.avro_schema, [trade])
+    rate = spark.readStream.format("rate-micro-batch").option("rowsPerBatch", 100).load()
+    return rate.select(
+        F.lit(bytearray(value)).alias("value"),
+        F.lit("topic").alias("topic"),
+        F.lit(0).alias("partition"),
+        F.col("value").alias("offset"),
+        F.current_timestamp().alias("timestamp"),
+    )
+
+
+if __name__ == "__main__":
+    _rehearse(*sys.argv[1:])
