@@ -1,0 +1,145 @@
+"""`stock-pipeline run` as a newcomer sees it: bars come, what dies comes back, Ctrl-C leaves nothing, and it goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import psutil
+import psycopg
+import pytest
+
+from stock_pipeline_tests.conftest import Stack, eventually, free_port
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Stack]:
+    kafka, database, web = free_port(), free_port(), free_port()
+    environment = {
+        **os.environ,
+        "STOCK_PIPELINE_HOME": str(tmp_path / "home"),
+        "KAFKA_BOOTSTRAP_SERVERS": f"localhost:{kafka}",
+        "DB_URL": f"postgresql://localhost:{database}/stocks",
+        "SIMULATOR_PORT": str(free_port()),
+        "WEBSERVER_PORT": str(web),
+        "STACK": "embedded",
+    }
+    copy = Stack(tmp_path / "home", f"localhost:{kafka}", database, environment)
+    yield copy
+    down = copy.command("down", "--wipe")
+    assert down.returncode == 0, down.stderr
+    for process in copy.started:
+        if process.poll() is None:
+            process.kill()
+
+
+def record(stack: Stack, name: str) -> dict:
+    path = stack.home / "run" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def is_running(stack: Stack, name: str) -> bool:
+    found = record(stack, name)
+    return bool(found) and psutil.pid_exists(found["pid"]) and found["state"] == "running"
+
+
+def bars_since(stack: Stack, began: float) -> int:
+    try:
+        return stack.query("SELECT count(*) FROM ohlcv_data WHERE updated_at > to_timestamp(%s)", began)[0][0]
+    except (FileNotFoundError, psycopg.OperationalError, psycopg.errors.UndefinedTable):
+        return 0  # no password, no server or no table yet
+
+
+def first_bar(stack: Stack, began: float) -> None:
+    eventually(lambda: bars_since(stack, began), 300)
+
+
+def is_supervised(stack: Stack, name: str) -> bool:
+    """Whether a Dagster run holds the supervisor's lock."""
+    taken = subprocess.run(["flock", "--nonblock", stack.home / "run" / f"{name}-supervisor.lock", "true"])
+    return taken.returncode != 0
+
+
+def holders(path: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(file.path == str(path) for file in process.open_files()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+WRONG_BARS = """
+SELECT coalesce(bar.symbol, tick.symbol), coalesce(bar.timestamp, tick.minute), bar.ticks, tick.ticks
+FROM ohlcv_data AS bar
+FULL JOIN (
+    SELECT
+        date_trunc('minute', event_time) AS minute,
+        symbol,
+        max(price) AS high,
+        min(price) AS low,
+        count(*) AS ticks,
+        sum(volume) AS volume
+    FROM tick_data
+    GROUP BY 1, 2
+) AS tick ON tick.minute = bar.timestamp AND tick.symbol = bar.symbol
+WHERE (bar.ticks, bar.high, bar.low) IS DISTINCT FROM (tick.ticks, tick.high, tick.low)
+    OR abs(bar.volume - tick.volume) > 1e-9 * tick.volume
+"""
+
+
+def interrupt(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 0
+
+
+def test_run_recovers_stops_and_goes_on(own: Stack):
+    began = time.time()
+    run = own.start("run")
+    first_bar(own, began)
+    print(f"first bar after {time.time() - began:.0f} s")
+
+    # Dagster shows the project and supervises all three services.
+    eventually(lambda: all(is_supervised(own, name) for name in ("producer", "tick-stream", "ohlcv-stream")), 120)
+    with urlopen(f"http://localhost:{own.environment['WEBSERVER_PORT']}/server_info", timeout=10) as answer:
+        assert "dagster_version" in json.load(answer)
+
+    # A killed service is back without a person.
+    for name in ("producer", "tick-stream"):
+        pid = record(own, name)["pid"]
+        os.kill(pid, signal.SIGKILL)
+        since = time.monotonic()
+        eventually(lambda name=name, pid=pid: is_running(own, name) and record(own, name)["pid"] != pid, 120)
+        print(f"{name} back after {time.monotonic() - since:.0f} s")
+
+    # A killed Dagster run does not touch the service, and another one takes over.
+    pid = record(own, "producer")["pid"]
+    lock = own.home / "run" / "producer-supervisor.lock"
+    eventually(lambda: is_supervised(own, "producer"), 60)
+    for process in holders(lock):
+        process.kill()
+    eventually(lambda: not is_supervised(own, "producer"), 10)
+    eventually(lambda: is_supervised(own, "producer"), 90)
+    assert record(own, "producer")["pid"] == pid
+
+    interrupt(run)
+    assert not [p.pid for p in psutil.process_iter(["cmdline"]) if str(own.home) in " ".join(p.info["cmdline"] or ())]
+
+    began = time.time()
+    again = own.start("run")
+    first_bar(own, began)
+    interrupt(again)
+
+    assert own.command("up").returncode == 0
+    own.catch_up()
+    assert own.query(WRONG_BARS) == []
+    # Each trade was stored once: no two share a place in the log.
+    assert own.query("SELECT count(*) > 0, count(*) = count(DISTINCT seq) FROM tick_data") == [(True, True)]
