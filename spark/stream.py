@@ -18,7 +18,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from spark.offsets import checkpoint_folder
 from spark.session import create_session
 from stock_pipeline.database import load_sql, until_available
-from stock_pipeline.errors import SettingsError
+from stock_pipeline.errors import SettingsError, first_line
 from stock_pipeline.ingest.topics import ensure_topics, topic_id, until_reachable
 from stock_pipeline.services.service import SUMMARY, Service, ServiceName
 from stock_pipeline.settings import Settings
@@ -26,6 +26,9 @@ from stock_pipeline.settings import Settings
 log = logging.getLogger(__name__)
 
 TRIGGER = "100 milliseconds"
+
+QUIET = 20.0
+"""Seconds without a batch after which the log says what a query waits for; an idle one reports every 10 s."""
 
 MAX_RESTARTS = 3
 """How often in a row a query is started again, without having moved, before the process gives up."""
@@ -85,6 +88,7 @@ class Progress:
         self._written: dict[int, int] = {}
         self._lag_records = 0
         self._newest_receipt = time.time()
+        self._moved = time.monotonic()
 
     def report(self, written: Sequence[Row]) -> None:
         """Take in what the sink wrote for a batch."""
@@ -103,7 +107,11 @@ class Progress:
             # The time when the batch began: unlike its number, it does not start again with another query.
             if progress["timestamp"] > self._seen:
                 self._seen = progress["timestamp"]
+                self._moved = time.monotonic()
                 self._take_in(progress)
+        if time.monotonic() - self._moved > QUIET:
+            log.warning("%s: no batch for %.0f s: %s", self._service.name, QUIET, query.status["message"])
+            self._moved = time.monotonic()
         if self._service.offsets != self._written:
             self._write_offsets()
         if final or time.monotonic() - self._window.began >= SUMMARY:
@@ -155,7 +163,7 @@ class Progress:
             with psycopg.connect(self._settings.conninfo("writer")) as connection:
                 connection.execute(load_sql(statement), values)
         except psycopg.OperationalError as error:
-            log.warning("%s: %s waits for the database: %s", self._service.name, statement, str(error).splitlines()[0])
+            log.warning("%s: %s left out, the database is away: %s", self._service.name, statement, first_line(error))
             return False
         return True
 
@@ -217,7 +225,7 @@ def _keep_running(
             reached = dict(service.offsets)
             if failures > MAX_RESTARTS:
                 raise
-            log.warning("%s: the query failed (%d) and is started again: %s", stream.name, failures, _first_line(error))
+            log.warning("%s: the query failed (%d) and is started again: %s", stream.name, failures, first_line(error))
             if _wait_for_servers(settings, service) is None:
                 return
             service.stop.wait(failures)
@@ -233,7 +241,3 @@ def _follow(query: StreamingQuery, service: Service, progress: Progress) -> None
                 query.stop()
     finally:
         progress.record(query, final=True)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -43,3 +43,8 @@ class FinnhubRefused(StockPipelineError):
 
 class UnknownTopic(StockPipelineError):
     """The Kafka topic does not exist."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line for a log."""
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error))

@@ -16,6 +16,8 @@ from tenacity import (
 )
 from tenacity.nap import sleep, sleep_using_event
 
+from stock_pipeline.errors import first_line
+
 log = logging.getLogger(__name__)
 
 
@@ -36,9 +38,9 @@ def until_back(
 
     def say(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        lines = str(error).strip().splitlines()
+        problem = first_line(error) if error else ""
         pause = state.next_action.sleep if state.next_action else 0
-        log.warning("%s cannot be reached, next try in %.1f s: %s", server, pause, lines[0] if lines else repr(error))
+        log.warning("%s cannot be reached, next try in %.1f s: %s", server, pause, problem)
 
     patient = stop_never if patience is None else stop_after_delay(patience)
     return Retrying(

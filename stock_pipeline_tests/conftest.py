@@ -100,9 +100,8 @@ class Stack:
             assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="session")
-def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    home = tmp_path_factory.mktemp("stack") / "home"
+def on_free_ports(home: Path) -> Stack:
+    """A copy of the product of its own; nothing is started yet."""
     kafka, database = free_port(), free_port()
     environment = {
         **os.environ,
@@ -113,7 +112,12 @@ def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "WEBSERVER_PORT": str(free_port()),
         "STACK": "embedded",
     }
-    result = Stack(home, f"localhost:{kafka}", database, environment)
+    return Stack(home, f"localhost:{kafka}", database, environment)
+
+
+@pytest.fixture(scope="session")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    result = on_free_ports(tmp_path_factory.mktemp("stack") / "home")
     up = result.command("up")
     assert up.returncode == 0, up.stderr
     yield result
@@ -125,8 +129,22 @@ def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def stack(shared_stack: Stack) -> Iterator[Stack]:
     """The session's stack; whatever a test leaves running and prints is shown and ended."""
     yield shared_stack
-    while shared_stack.started:
-        process = shared_stack.started.pop()
+    _end_started(shared_stack)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Stack]:
+    """A second copy on this machine, nothing of it started: another home, other ports."""
+    copy = on_free_ports(tmp_path / "home")
+    yield copy
+    down = copy.command("down", "--wipe")
+    _end_started(copy)
+    assert down.returncode == 0, down.stderr
+
+
+def _end_started(stack: Stack) -> None:
+    while stack.started:
+        process = stack.started.pop()
         if process.poll() is None:
             process.kill()
             print(process.communicate(timeout=10)[0])

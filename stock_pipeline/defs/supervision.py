@@ -34,7 +34,7 @@ from dagster import (
 )
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from stock_pipeline.errors import UnknownTopic
+from stock_pipeline.errors import UnknownTopic, first_line
 from stock_pipeline.resources.kafka import KafkaResource
 from stock_pipeline.resources.spark import SparkResource
 from stock_pipeline.resources.timescale import TimescaleResource
@@ -178,7 +178,7 @@ def _tolerating_storage() -> Iterator[None]:
     try:
         yield
     except (*StorageAway, KafkaException) as error:
-        print(f"not reported, since a server is away: {str(error).splitlines()[0]}")
+        print(f"not reported, since a server is away: {first_line(error)}")
 
 
 def _was_cancelled(context: OpExecutionContext) -> bool:

@@ -17,6 +17,7 @@ import psycopg
 
 from stock_pipeline import __version__
 from stock_pipeline.database import load_sql
+from stock_pipeline.errors import first_line
 from stock_pipeline.services.lock import hold
 from stock_pipeline.services.processes import ProcessRecord
 from stock_pipeline.settings import Settings
@@ -146,7 +147,7 @@ class Service:
                 told = True
             except psycopg.Error as error:
                 if told:
-                    log.warning("%s: heartbeat not in the database, which the work does not need: %s", self.name, error)
+                    log.warning("%s: the work goes on without the database: %s", self.name, first_line(error))
                 told = False
 
     def _write_row(self) -> None:

@@ -1,38 +1,27 @@
 """Frames of Finnhub become messages; whatever is no trade keeps its raw bytes and gets a reason."""
 
-import io
 import json
-from pathlib import Path
 
-import avro.io
-import avro.schema
 import pytest
 
-import stock_pipeline.ingest
 from stock_pipeline.errors import NotATrade
 from stock_pipeline.ingest.trade import check_trade, read_frame
+from stock_pipeline_tests.messages import SCHEMA_PATH, decode
 
-SCHEMA_PATH = Path(stock_pipeline.ingest.__file__).parent / "trade.avsc"
 SCHEMA = json.loads(SCHEMA_PATH.read_text())
 NOW = 1_700_000_000_000
 GOOD = {"s": "AAPL", "p": 190.5, "t": NOW, "v": 100, "c": ["1", "12"]}
-
-
-def decode_independently(value: bytes) -> dict:
-    """By Apache's own Avro library, which the product does not use."""
-    reader = avro.io.DatumReader(avro.schema.parse(SCHEMA_PATH.read_text()))
-    return reader.read(avro.io.BinaryDecoder(io.BytesIO(value)))
 
 
 def test_a_frame_is_split_by_symbol_and_keeps_its_order():
     data = [GOOD, GOOD | {"s": "MSFT", "c": None}, GOOD | {"p": 191}]
     frame = read_frame(SCHEMA, json.dumps({"type": "trade", "data": data}).encode(), NOW)
     assert [(m.symbol, m.trades) for m in frame.messages] == [("AAPL", 2), ("MSFT", 1)]
-    first = decode_independently(frame.messages[0].value)
+    first = decode(frame.messages[0].value)
     assert first["type"] == "trade"
     assert [trade["p"] for trade in first["data"]] == [190.5, 191.0]
     assert first["data"][0]["c"] == ["1", "12"]
-    assert decode_independently(frame.messages[1].value)["data"][0]["c"] is None
+    assert decode(frame.messages[1].value)["data"][0]["c"] is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from stock_pipeline_tests.conftest import Stack, eventually, free_port
+from stock_pipeline_tests.messages import trade
 
 pytestmark = pytest.mark.stack
 
@@ -67,10 +68,6 @@ def finish(process) -> str:
     return output
 
 
-def trade(**changes: object) -> dict:
-    return {"s": "FEED:A", "p": 1.5, "t": time.time_ns() // 1_000_000, "v": 2, "c": None} | changes
-
-
 def frame(*trades: dict) -> str:
     return json.dumps({"type": "trade", "data": trades})
 
@@ -80,16 +77,17 @@ def test_bad_frames_are_dead_lettered_and_good_ones_go_on(stack: Stack, feed: Fe
     producer = start_producer(stack, feed, SYMBOLS="FEED:A,FEED:B")
     eventually(lambda: len(feed.received) == 2, 30)
     assert [message["symbol"] for message in feed.received] == ["FEED:A", "FEED:B"]
-    huge = trade(s="A" * 10_000)
+    huge = trade("A" * 10_000)
+    ahead = trade("FEED:A", t=time.time_ns() // 1_000_000 + 120_000)
     bad = ["{", "[]", '{"type":"news","data":[]}', frame({"s": "A"}), frame(huge), b"\xff\xfe"]
-    bad += [frame(trade(t=0)), frame(trade(t=trade()["t"] + 120_000)), '{"type":"trade","data":[{"p":NaN}]}']
+    bad += [frame(trade("FEED:A", t=0)), frame(ahead), '{"type":"trade","data":[{"p":NaN}]}']
     for text in bad:
         feed.send(text)
-        feed.send(frame(trade()))
+        feed.send(frame(trade("FEED:A")))
     feed.send('{"type":"ping"}')
     feed.send('{"type":"error","msg":"Subscribing to too many symbols"}')
     feed.send("x" * 2_000_000)
-    feed.send(frame(*[trade(s="FEED:B")] * 5000))
+    feed.send(frame(*[trade("FEED:B")] * 5000))
     eventually(lambda: counts(stack).get("trades") == len(bad) + 5000, 30)
     output = finish(producer)
 
@@ -109,7 +107,7 @@ def test_a_lost_connection_is_renewed_and_subscribed_again(stack: Stack, feed: F
     eventually(lambda: len(feed.received) == 1, 30)
     feed.connections[-1].close()
     eventually(lambda: len(feed.received) == 2, 30)
-    feed.send(frame(trade()))
+    feed.send(frame(trade("FEED:A")))
     eventually(lambda: counts(stack).get("delivered") == 1, 30)
     finish(producer)
 

@@ -1,19 +1,17 @@
 """The recorded trades through simulator, producer, Kafka and both streams, against figures from pandas."""
 
-import io
 import json
 import shutil
 import time
 from pathlib import Path
 
-import avro.io
-import avro.schema
 import pandas as pd
 import psycopg
 import pytest
 
 import stock_pipeline.ingest
 from stock_pipeline_tests.conftest import Stack, eventually
+from stock_pipeline_tests.messages import encode, trade
 
 pytestmark = pytest.mark.stack
 
@@ -121,18 +119,6 @@ def test_a_lost_checkpoint_goes_on_from_the_committed_offsets(replayed: Stack):
     assert_bars_are_right(replayed)
 
 
-def apache_avro(message: dict) -> bytes:
-    """Written by Apache's own Avro library, which the product does not use."""
-    target = io.BytesIO()
-    schema = avro.schema.parse((INGEST / "trade.avsc").read_text())
-    avro.io.DatumWriter(schema).write(message, avro.io.BinaryEncoder(target))
-    return target.getvalue()
-
-
-def trade(symbol: str, **changes: object) -> dict:
-    return {"s": symbol, "p": 10.0, "t": time.time_ns() // 1_000_000, "v": 1.0, "c": None} | changes
-
-
 BAD_TRADES = {
     "p is not a finite": [{"p": float("nan")}, {"p": float("inf")}, {"p": 0.0}, {"p": -3.0}],
     "v is not a finite": [{"v": float("nan")}, {"v": -1.0}],
@@ -145,12 +131,11 @@ BAD_TRADES = {
 
 def test_foreign_messages_are_taken_in_and_bad_ones_are_dead_lettered(replayed: Stack):
     odd = "'; DROP TABLE tick_data; --"
-    data = [trade("FOREIGN:A", c=["1", "12"]), trade("FOREIGN:B", v=0.0), trade("FOREIGN:A", p=11.0), trade(odd)]
-    good = apache_avro({"type": "trade", "data": data})
+    good = encode(trade("FOREIGN:A", c=["1", "12"]), trade("FOREIGN:B", v=0.0), trade("FOREIGN:A", p=11.0), trade(odd))
     rejected = [change for changes in BAD_TRADES.values() for change in changes]
-    mixed = apache_avro({"type": "trade", "data": [trade("FOREIGN:C"), *(trade("FOREIGN:C", **c) for c in rejected)]})
-    crowd = apache_avro({"type": "trade", "data": [trade("FOREIGN:D")] * 4096})
-    news = apache_avro({"type": "news", "data": []})
+    mixed = encode(trade("FOREIGN:C"), *(trade("FOREIGN:C", **change) for change in rejected))
+    crowd = encode(*[trade("FOREIGN:D")] * 4096)
+    news = encode(kind="news")
     # A count of 2^40 elements, for which a naive reader would reserve memory.
     bomb = b"\x0atrade" + bytes([0x80, 0x80, 0x80, 0x80, 0x80, 0x40])
     damaged = [b"not Avro", b"", b"\x00", b"\xff" * 40, bomb, b'{"type":"trade"}']
@@ -209,7 +194,7 @@ def test_a_stream_that_is_killed_loses_nothing(replayed: Stack):
     stream = replayed.start("stream", "tick")
     symbol = "FOREIGN:KILLED"
     for number in range(20):
-        replayed.send(apache_avro({"type": "trade", "data": [trade(symbol, v=float(number))]}), partition=1)
+        replayed.send(encode(trade(symbol, v=float(number))), partition=1)
         if number == 10:
             eventually(lambda: replayed.query("SELECT FROM tick_data WHERE symbol = %s", symbol), 90)
             stream.kill()

@@ -1,11 +1,10 @@
-"""`stock-pipeline run` as a newcomer sees it: bars come, what dies comes back, Ctrl-C leaves nothing, and it goes on."""
+"""`stock-pipeline run`: bars come, what dies comes back, Ctrl-C leaves nothing, and the next run goes on."""
 
 import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -13,30 +12,9 @@ import psutil
 import psycopg
 import pytest
 
-from stock_pipeline_tests.conftest import Stack, eventually, free_port
+from stock_pipeline_tests.conftest import Stack, eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Stack]:
-    kafka, database, web = free_port(), free_port(), free_port()
-    environment = {
-        **os.environ,
-        "STOCK_PIPELINE_HOME": str(tmp_path / "home"),
-        "KAFKA_BOOTSTRAP_SERVERS": f"localhost:{kafka}",
-        "DB_URL": f"postgresql://localhost:{database}/stocks",
-        "SIMULATOR_PORT": str(free_port()),
-        "WEBSERVER_PORT": str(web),
-        "STACK": "embedded",
-    }
-    copy = Stack(tmp_path / "home", f"localhost:{kafka}", database, environment)
-    yield copy
-    down = copy.command("down", "--wipe")
-    assert down.returncode == 0, down.stderr
-    for process in copy.started:
-        if process.poll() is None:
-            process.kill()
 
 
 def record(stack: Stack, name: str) -> dict:

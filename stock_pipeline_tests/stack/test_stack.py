@@ -10,26 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stock_pipeline_tests.conftest import Stack, free_port
+from stock_pipeline_tests.conftest import Stack
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture
-def own(tmp_path: Path):
-    """A second copy on this machine: another home, other ports."""
-    kafka, database = free_port(), free_port()
-    environment = {
-        **os.environ,
-        "STOCK_PIPELINE_HOME": str(tmp_path / "home"),
-        "KAFKA_BOOTSTRAP_SERVERS": f"localhost:{kafka}",
-        "DB_URL": f"postgresql://localhost:{database}/stocks",
-        "SIMULATOR_PORT": str(free_port()),
-        "STACK": "embedded",
-    }
-    copy = Stack(tmp_path / "home", f"localhost:{kafka}", database, environment)
-    yield copy
-    copy.command("down", "--wipe")
 
 
 def status(stack: Stack) -> dict[str, dict]:
