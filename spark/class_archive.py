@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pyspark
 from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,6 +26,8 @@ from stock_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 
+PREFIX = "spark-classes-"
+
 PATIENCE = 300.0
 """Seconds that making the archive may take."""
 
@@ -35,10 +38,14 @@ BATCHES = 3
 
 
 def archive_path() -> Path:
-    """Where the archive for this Java and these jars lies, or would."""
+    """Where the archive for this Java and these jars lies, or would.
+
+    The JVM refuses an archive when one file of its class path was written anew, be it with the same content.
+    """
     java = find_java().resolve()
-    key = json.dumps([str(java), java.stat().st_mtime, str(jars())])
-    return Path(sys.prefix) / f"spark-classes-{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsa"
+    files = [java, *sorted(jars().glob("spark/*.jar")), *sorted(Path(pyspark.__file__).parent.glob("jars/*.jar"))]
+    key = json.dumps([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    return Path(sys.prefix) / f"{PREFIX}{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsa"
 
 
 def ensure_class_archive() -> None:
@@ -56,6 +63,9 @@ def ensure_class_archive() -> None:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         if done.returncode == 0 and partial.exists():
             partial.rename(path)
+            for other in path.parent.glob(f"{PREFIX}*.jsa"):
+                if other != path:
+                    other.unlink()
         else:
             failed.write_text(done.stdout + done.stderr)
             log.warning(

@@ -19,6 +19,9 @@ AVRO_LIMITS = {
     "org.apache.avro.limits.string.maxLength": 10_000_000,
 }
 
+JIT = "-XX:CompileThresholdScaling=5"
+"""Compile later: a fifth of the work until the first batch is the JVM's compiler, and streams start together."""
+
 
 def session_settings(settings: Settings, name: str) -> dict[str, str]:
     """Spark's settings for one application; spark-submit's own go before them."""
@@ -72,7 +75,7 @@ def create_session(settings: Settings, name: str, jvm_options: str | None = None
     if jvm_options is None:
         jvm_options = f"-XX:SharedArchiveFile={archive_path()}" if archive_path().exists() else ""
     values = session_settings(settings, name)
-    values["spark.driver.extraJavaOptions"] += f" {jvm_options}"
+    values["spark.driver.extraJavaOptions"] += f" {JIT} {jvm_options}"
     conf = SparkConf()
     for key, value in values.items():
         conf.setIfMissing(key, value)

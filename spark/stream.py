@@ -30,6 +30,9 @@ TRIGGER = "100 milliseconds"
 QUIET = 20.0
 """Seconds without a batch after which the log says what a query waits for; an idle one reports every 10 s."""
 
+LAST_BATCH = 5.0
+"""Seconds that a batch may still take when the stream is told to stop."""
+
 MAX_RESTARTS = 3
 """How often in a row a query is started again, without having moved, before the process gives up."""
 
@@ -238,6 +241,14 @@ def _follow(query: StreamingQuery, service: Service, progress: Progress) -> None
         while not query.awaitTermination(timeout=1):
             progress.record(query)
             if service.stop.is_set():
-                query.stop()
+                _stop_between_batches(query)
     finally:
         progress.record(query, final=True)
+
+
+def _stop_between_batches(query: StreamingQuery) -> None:
+    """Let the running batch end: the next start would have to do it again."""
+    deadline = time.monotonic() + LAST_BATCH
+    while query.status["isTriggerActive"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    query.stop()
