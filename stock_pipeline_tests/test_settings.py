@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from stock_pipeline import PROJECT_ROOT
 from stock_pipeline.errors import SettingsError
 from stock_pipeline.settings import Settings, load_settings
 
@@ -93,3 +94,9 @@ def test_a_missing_writer_password_means_the_owner():
 def test_settings_cannot_be_changed():
     with pytest.raises(ValidationError):
         Settings().kafka_topic = "other"
+
+
+def test_the_readme_names_every_setting():
+    readme = (PROJECT_ROOT / "README.md").read_text()
+    names = {str(field.validation_alias or name).upper() for name, field in Settings.model_fields.items()}
+    assert [name for name in sorted(names) if f"`{name}`" not in readme] == []

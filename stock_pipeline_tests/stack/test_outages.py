@@ -30,9 +30,6 @@ def test_streams_outlive_database_and_broker(stack: Stack):
     eventually(lambda: is_up_to_date(stack, "OUTAGE", 1), 120)
 
     kill(stack, "timescaledb")
-    import time
-
-    time.sleep(15)
     for number in range(20):
         stack.send(encode(trade("OUTAGE", p=20.0 + number)), partition=number % 4)
     for name in ("tick-stream", "ohlcv-stream"):
@@ -42,9 +39,6 @@ def test_streams_outlive_database_and_broker(stack: Stack):
     eventually(lambda: is_up_to_date(stack, "OUTAGE", 21), 90)
 
     kill(stack, "kafka")
-    import time
-
-    time.sleep(80)
     assert stack.command("up").returncode == 0
     stack.send(encode(*[trade("OUTAGE")] * 3))
     eventually(lambda: is_up_to_date(stack, "OUTAGE", 24), 120)
@@ -54,5 +48,4 @@ def test_streams_outlive_database_and_broker(stack: Stack):
         stream.terminate()
         output, _ = stream.communicate(timeout=60)
         assert stream.returncode == 0, output
-        print(output)
-        assert 0
+        assert "(db_url) cannot be reached" in output or "the database is away" in output
