@@ -80,7 +80,7 @@ def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 def _report(receipts: pa.ChunkedArray, rejected: int) -> pa.RecordBatch:
     """A row of WRITTEN."""
     rows = len(receipts)
-    sample = receipts.take(list(range(0, rows, max(1, rows // LATENCY_SAMPLE))))
+    sample = receipts.take(pa.array(range(0, rows, max(1, rows // LATENCY_SAMPLE)), pa.int64()))
     now = time.time()
     latencies = [now - receipt.timestamp() for receipt in sample.to_pylist()]
     return pa.RecordBatch.from_pydict(

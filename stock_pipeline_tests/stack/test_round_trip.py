@@ -158,6 +158,7 @@ def test_foreign_messages_are_taken_in_and_bad_ones_are_dead_lettered(replayed: 
     bomb = b"\x0atrade" + bytes([0x80, 0x80, 0x80, 0x80, 0x80, 0x40])
     damaged = [b"not Avro", b"", b"\x00", b"\xff" * 40, bomb, b'{"type":"trade"}']
     offsets = replayed.send(good, mixed, crowd, news, None, *damaged, partition=2)
+    replayed.send(b"no trade beside it in the batch", partition=1)
     replayed.catch_up()
 
     rows = replayed.query(
@@ -176,11 +177,9 @@ def test_foreign_messages_are_taken_in_and_bad_ones_are_dead_lettered(replayed: 
     bars = replayed.query("SELECT ticks, trades, volume, vwap FROM ohlcv_data WHERE symbol = 'FOREIGN:B'")
     assert bars == [(1, 0, 0.0, None)]
 
-    letters = [
-        (value, headers)
-        for value, headers in replayed.records("stock-ticks-dead-letter")
-        if headers.get("partition") == "2"
-    ]
+    every = replayed.records("stock-ticks-dead-letter")
+    assert [value for value, headers in every if headers["partition"] == "1"] == [b"no trade beside it in the batch"]
+    letters = [(value, headers) for value, headers in every if headers["partition"] == "2"]
     reasons = [headers["reason"] for _, headers in letters]
     for beginning, changes in BAD_TRADES.items():
         assert sum(reason.startswith(beginning) for reason in reasons) == len(changes), beginning
