@@ -1,5 +1,6 @@
 """`stock-pipeline run`: everything in the foreground, each process started again when it dies."""
 
+import json
 import logging
 import os
 import shutil
@@ -46,6 +47,9 @@ SERVICES: tuple[ServiceName, ...] = ("ohlcv-stream", "tick-stream", "producer")
 """What Dagster supervises, the slowest to start first."""
 
 HOST = "127.0.0.1"
+
+LOCATION = "stock_pipeline"
+"""Dagster's name for our code, here as in workspace.yaml."""
 
 
 @dataclass
@@ -97,13 +101,21 @@ def dagster_environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def _write_workspace(settings: Settings, port: str) -> Path:
+    """Where the code server is. Dagster ties the state of sensors and schedules to the location's name."""
+    location = {"host": HOST, "port": int(port), "location_name": LOCATION}
+    path = settings.home / "dagster" / "workspace.yaml"
+    path.write_text(json.dumps({"load_from": [{"grpc_server": location}]}))
+    return path
+
+
 def processes(settings: Settings) -> list[Supervised]:
     """Dagster's three processes and, without a token, the simulator."""
     environment = dagster_environment(settings)
     scripts = Path(sysconfig.get_path("scripts"))
     code = str(free_port())
-    client = ["--grpc-host", HOST, "--grpc-port", code]
-    server = ["--module-name", "stock_pipeline.definitions", "--location-name", "stock_pipeline"]
+    client: list[str | Path] = ["--workspace", _write_workspace(settings, code)]
+    server = ["--module-name", "stock_pipeline.definitions", "--location-name", LOCATION]
     server += ["--host", HOST, "--port", code, "--working-directory", str(PROJECT_ROOT)]
     listen = ["--host", HOST, "--port", str(settings.webserver_port)]
     # On few cores the feed goes before what watches it.

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import psutil
@@ -87,8 +88,9 @@ def test_run_recovers_stops_and_goes_on(own: Stack):
 
     # Dagster shows the project and supervises all three services.
     eventually(lambda: all(is_supervised(own, name) for name in ("producer", "tick-stream", "ohlcv-stream")), 120)
-    with urlopen(f"http://localhost:{own.environment['WEBSERVER_PORT']}/server_info", timeout=10) as answer:
-        assert "dagster_version" in json.load(answer)
+    query = urlencode({"query": "{workspaceOrError{... on Workspace{locationEntries{name}}}}"})
+    with urlopen(f"http://localhost:{own.environment['WEBSERVER_PORT']}/graphql?{query}", timeout=10) as answer:
+        assert json.load(answer)["data"]["workspaceOrError"]["locationEntries"] == [{"name": "stock_pipeline"}]
 
     # A killed service is back without a person.
     for name in ("producer", "tick-stream"):
