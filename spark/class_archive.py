@@ -80,7 +80,7 @@ def _rehearse(archive: str, home: str) -> None:
     from spark.trades import explode_trades
 
     settings = Settings(stock_pipeline_home=home)
-    spark = create_session(settings, "rehearsal", f"-XX:ArchiveClassesAtExit={archive}")
+    spark = create_session(settings, "rehearsal", f'-XX:ArchiveClassesAtExit="{archive}"')
     rows = explode_trades(_made_up_records(spark, settings), settings)
     bars = build_bars(rows.where("reason IS NULL").withWatermark("event_time", LATENESS))
 

@@ -73,7 +73,7 @@ def create_session(settings: Settings, name: str, jvm_options: str | None = None
     if settings.spark_master.startswith("local"):
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     if jvm_options is None:
-        jvm_options = f"-XX:SharedArchiveFile={archive_path()}" if archive_path().exists() else ""
+        jvm_options = f'-XX:SharedArchiveFile="{archive_path()}"' if archive_path().exists() else ""
     values = session_settings(settings, name)
     values["spark.driver.extraJavaOptions"] += f" {JIT} {jvm_options}"
     conf = SparkConf()
