@@ -75,6 +75,7 @@ def ensure_class_archive() -> None:
 
 def _rehearse(archive: str, home: str) -> None:
     """Do what the streams do, on made-up records, in a JVM that writes the archive when it ends."""
+    from spark.eligibility import Eligibility
     from spark.ohlcv_streaming import LATENESS, build_bars
     from spark.session import create_session
     from spark.trades import explode_trades
@@ -82,7 +83,9 @@ def _rehearse(archive: str, home: str) -> None:
     settings = Settings(stock_pipeline_home=home)
     spark = create_session(settings, "rehearsal", f'-XX:ArchiveClassesAtExit="{archive}"')
     rows = explode_trades(_made_up_records(spark, settings), settings)
-    bars = build_bars(rows.where("reason IS NULL").withWatermark("event_time", LATENESS))
+    bars = build_bars(
+        rows.where("reason IS NULL").withWatermark("event_time", LATENESS), Eligibility(["3"], ["3"], ["16"], ["24"])
+    )
 
     def write(batch: DataFrame, _batch_id: int) -> None:
         batch.mapInArrow(lambda batches: batches, batch.schema).collect()

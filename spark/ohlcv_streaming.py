@@ -6,11 +6,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
+from spark.eligibility import Eligibility, load_eligibility
 from spark.offsets import starting_offsets
 from spark.sinks import write_bars
 from spark.stream import Report, Stream, run_stream, start_query
 from spark.tick_streaming import ignore
 from spark.trades import explode_trades, read_topic
+from stock_pipeline.bars.restatement import settle_bars
 from stock_pipeline.services.service import ServiceName
 from stock_pipeline.settings import Settings, load_settings
 
@@ -27,32 +29,37 @@ FINAL_AFTER = 15 * 60
 """Seconds of the topic that are read again where the checkpoint is lost, to build bars that may still change."""
 
 
-def build_bars(trades: DataFrame) -> DataFrame:
-    """Bars of one minute.
+def build_bars(trades: DataFrame, eligibility: Eligibility) -> DataFrame:
+    """Bars of one minute: the same rules as the SQL function bars_from_ticks.
 
     Args:
-        trades: symbol, price, event_time, volume, seq, received_at, as spark.trades gives them.
+        trades: symbol, price, event_time, volume, seq, conditions, received_at, as spark.trades gives them.
+        eligibility: what each trade may update.
 
     Returns:
         timestamp (start of the minute), symbol, open, high, low, close, volume, trades, ticks, vwap (null at
-        volume 0), newest_receipt. Open is the first and close the last trade by (event_time, seq).
+        volume 0), newest_receipt. Open is the first and close the last trade by (event_time, seq) that updates last;
+        a minute without one has no bar.
     """
-    order = F.struct("event_time", "seq")
-    notional = F.sum(F.col("price") * F.col("volume"))
-    volume = F.sum("volume")
+    # Aggregates leave nulls out: a price or an order that is null has no say.
+    order = F.when(F.col("updates_last"), F.struct("event_time", "seq"))
+    price = F.when(F.col("updates_high_low"), F.col("price"))
+    volume = F.when(F.col("updates_volume"), F.col("volume")).otherwise(0.0)
     return (
-        trades.groupBy(F.window("event_time", "1 minute"), "symbol")
+        eligibility.judge(trades)
+        .groupBy(F.window("event_time", "1 minute"), "symbol")
         .agg(
             F.min_by("price", order).alias("open"),
-            F.max("price").alias("high"),
-            F.min("price").alias("low"),
+            F.max(price).alias("high"),
+            F.min(price).alias("low"),
             F.max_by("price", order).alias("close"),
-            volume.alias("volume"),
-            F.count_if(F.col("volume") > 0).alias("trades"),
+            F.sum(volume).alias("volume"),
+            F.count_if(volume > 0).alias("trades"),
             F.count("*").alias("ticks"),
-            notional.alias("notional"),
+            F.sum(F.col("price") * volume).alias("notional"),
             F.max("received_at").alias("newest_receipt"),
         )
+        .where("open IS NOT NULL")
         .select(
             F.col("window.start").alias("timestamp"),
             "symbol",
@@ -81,7 +88,7 @@ def start(
     portable = settings.with_passwords()
     records = read_topic(spark, settings, starting_offsets(settings, NAME, replay_seconds=FINAL_AFTER))
     trades = explode_trades(records, settings).where("reason IS NULL")
-    bars = build_bars(trades.withWatermark("event_time", LATENESS))
+    bars = build_bars(trades.withWatermark("event_time", LATENESS), load_eligibility(settings))
 
     def write(batch: DataFrame, _batch_id: int) -> None:
         report(write_bars(batch, portable))
@@ -89,7 +96,7 @@ def start(
     return start_query(bars, settings, NAME, write, available_now, mode="update")
 
 
-OHLCV_STREAM = Stream(NAME, start)
+OHLCV_STREAM = Stream(NAME, start, tidy=settle_bars)
 
 
 def main() -> None:

@@ -9,8 +9,11 @@ database is away it waits, and says so in the log of the stream: the batch is fi
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from datetime import datetime
 from functools import lru_cache, partial
+from typing import Any
 
 import psycopg
 import pyarrow as pa
@@ -19,8 +22,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pgpq import ArrowToPostgresBinaryEncoder
 from pyspark.sql import DataFrame, Row
 
+from stock_pipeline.bars.restatement import say_cause
 from stock_pipeline.database import load_sql, until_available
 from stock_pipeline.ingest.topics import client_settings
+from stock_pipeline.ingest.trade import Trade, encode
+from stock_pipeline.market.instruments import instrument
 from stock_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,6 +39,9 @@ LATENCY_SAMPLE = 1_000
 
 TICK_COLUMNS = ("symbol", "price", "event_time", "volume", "seq", "conditions", "received_at")
 
+LATE = pa.scalar(180_000_000, pa.duration("us"))
+"""From the start of its minute on: a trade that comes more than two minutes after the minute's end is late."""
+
 WRITTEN = "rows long, rejected long, latencies array<double>"
 """Schema of a sink's report, a row for each chunk: rows written, rows rejected, seconds from receipt to commit."""
 
@@ -42,12 +51,14 @@ def write_ticks(rows: DataFrame, settings: Settings) -> list[Row]:
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in _chunks(batches):
+            chunk = _reject_dropped(chunk, settings)
             is_trade = pc.is_null(chunk["reason"])
             rejected = chunk.filter(pc.invert(is_trade))
             _dead_letter(rejected, settings)
             trades = chunk.filter(is_trade).select(TICK_COLUMNS)
             trades = trades.sort_by([("symbol", "ascending"), ("event_time", "ascending"), ("seq", "ascending")])
-            _in_transaction(settings, partial(_copy_ticks, trades))
+            _in_transaction(settings, partial(_write_trades, trades))
+            _KNOWN_SYMBOLS.update(pc.unique(trades["symbol"]).to_pylist())
             yield _report(trades["received_at"], rejected.num_rows)
 
     return rows.mapInArrow(write, WRITTEN).collect()
@@ -58,8 +69,7 @@ def write_bars(bars: DataFrame, settings: Settings) -> list[Row]:
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in _chunks(batches):
-            values = {name: chunk[name].to_pylist() for name in chunk.column_names}
-            _in_transaction(settings, partial(_upsert_bars, values))
+            _in_transaction(settings, partial(_upsert_bars, chunk))
             yield _report(chunk["newest_receipt"], 0)
 
     return bars.mapInArrow(write, WRITTEN).collect()
@@ -90,7 +100,8 @@ def _report(receipts: pa.ChunkedArray, rejected: int) -> pa.RecordBatch:
 
 @lru_cache(maxsize=1)
 def _connection(conninfo: str) -> psycopg.Connection:
-    return psycopg.connect(conninfo)
+    # What a stream writes is no restatement, unless it says so.
+    return psycopg.connect(conninfo, options="-c stock_pipeline.cause=build")
 
 
 def _in_transaction(settings: Settings, write: Callable[[psycopg.Connection], object]) -> None:
@@ -115,6 +126,61 @@ def _forget_connection(settings: Settings) -> None:
             _connection.cache_clear()
 
 
+_KNOWN_SYMBOLS: set[str] = set()
+"""Symbols that this worker has seen in the table instrument."""
+
+
+def _reject_dropped(chunk: pa.Table, settings: Settings) -> pa.Table:
+    """Give a reason to trades of a time whose ticks have been dropped: their bars can no longer be built."""
+    kept_from: list[datetime | None] = []
+    _in_transaction(settings, lambda c: kept_from.append(_one(c, "queries/ticks_kept_from.sql")))
+    if kept_from[-1] is None:
+        return chunk
+    dropped = pc.and_(pc.is_null(chunk["reason"]), pc.less(chunk["event_time"], pa.scalar(kept_from[-1])))
+    if not pc.any(dropped).as_py():
+        return chunk
+    reason = f"t is before {kept_from[-1]:%Y-%m-%d}, from where on ticks are kept"
+    values = [
+        encode(settings.avro_schema, [_as_trade(row)]) if is_dropped else row["value"]
+        for row, is_dropped in zip(chunk.to_pylist(), dropped.to_pylist(), strict=True)
+    ]
+    chunk = chunk.set_column(
+        chunk.schema.get_field_index("reason"), "reason", pc.if_else(dropped, reason, chunk["reason"])
+    )
+    return chunk.set_column(chunk.schema.get_field_index("value"), "value", pa.array(values, chunk["value"].type))
+
+
+def _one(connection: psycopg.Connection, statement: str) -> Any:
+    row = connection.execute(load_sql(statement)).fetchone()
+    return row[0] if row else None
+
+
+def _as_trade(row: Mapping[str, Any]) -> Trade:
+    return {
+        "s": row["symbol"],
+        "p": row["price"],
+        "t": round(row["event_time"].timestamp() * 1000),
+        "v": row["volume"],
+        "c": row["conditions"],
+    }
+
+
+def _write_trades(trades: pa.Table, connection: psycopg.Connection) -> None:
+    """Insert trades, their symbols, and which minutes they come late for."""
+    _copy_ticks(trades, connection)
+    symbols = set(pc.unique(trades["symbol"]).to_pylist()) - _KNOWN_SYMBOLS
+    if symbols:
+        rows = [asdict(instrument(symbol)) for symbol in sorted(symbols)]
+        values = {name: [row[name] for row in rows] for name in rows[0]}
+        connection.execute(load_sql("queries/insert_instruments.sql"), values)
+    minutes = pc.floor_temporal(trades["event_time"], unit="minute")
+    is_late = pc.greater_equal(trades["received_at"], pc.add(minutes, LATE))
+    late = pa.table({"timestamp": minutes, "symbol": trades["symbol"]}).filter(is_late)
+    if late.num_rows:
+        late = late.group_by(["timestamp", "symbol"]).aggregate([])
+        connection.execute(load_sql("queries/insert_late_minutes.sql"), late.to_pydict())
+
+
 def _copy_ticks(trades: pa.Table, connection: psycopg.Connection) -> None:
     """Insert trades, those that are there already left as they are.
 
@@ -136,8 +202,15 @@ def _copy_ticks(trades: pa.Table, connection: psycopg.Connection) -> None:
         connection.execute(load_sql("queries/insert_tick_batch.sql"))
 
 
-def _upsert_bars(bars: Mapping[str, Sequence[object]], connection: psycopg.Connection) -> None:
-    connection.execute(load_sql("queries/upsert_bars.sql"), bars)
+def _upsert_bars(bars: pa.Table, connection: psycopg.Connection) -> None:
+    """Write bars; those that a late trade changes are restated."""
+    is_late = pc.greater_equal(bars["newest_receipt"], pc.add(bars["timestamp"], LATE))
+    in_time, late = bars.filter(pc.invert(is_late)), bars.filter(is_late)
+    if in_time.num_rows:
+        connection.execute(load_sql("queries/upsert_bars.sql"), in_time.to_pydict())
+    if late.num_rows:
+        say_cause(connection, "late trade")
+        connection.execute(load_sql("queries/upsert_bars.sql"), late.to_pydict())
 
 
 @lru_cache(maxsize=1)

@@ -4,8 +4,10 @@ import json
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from statistics import quantiles
 from typing import Any
 
@@ -30,6 +32,9 @@ TRIGGER = "100 milliseconds"
 QUIET = 20.0
 """Seconds without a batch after which the log says what a query waits for; an idle one reports every 10 s."""
 
+TIDY = 5.0
+"""Seconds between two calls of a stream's `tidy`."""
+
 LAST_BATCH = 5.0
 """Seconds that a batch may still take when the stream is told to stop."""
 
@@ -46,6 +51,8 @@ class Stream:
 
     name: ServiceName
     start: Callable[[SparkSession, Settings, bool, Report], StreamingQuery]
+    tidy: Callable[[Settings], Counter[str]] | None = None
+    """What else the service does, every few seconds beside the query; gives counts of it."""
 
 
 def start_query(
@@ -89,9 +96,23 @@ class Progress:
         self._seen = ""
         self._window = Window()
         self._written: dict[int, int] = {}
+        self._limit: float | None = None
+        self._written_complete = 0.0
+        self._complete_until = 0.0
+        self._ended_at = time.time()
         self._lag_records = 0
         self._newest_receipt = time.time()
         self._moved = time.monotonic()
+
+    def limit_to(self, began: float | None) -> None:
+        """Say when a query began that takes in what Kafka held then; None: one that goes on."""
+        self._limit = began
+
+    def complete(self) -> None:
+        """Note that such a query has taken in all of it."""
+        if self._limit is not None:
+            self._complete_until = max(self._complete_until, self._limit)
+            self._write_offsets()
 
     def report(self, written: Sequence[Row]) -> None:
         """Take in what the sink wrote for a batch."""
@@ -115,7 +136,7 @@ class Progress:
         if time.monotonic() - self._moved > QUIET:
             log.warning("%s: no batch for %.0f s: %s", self._service.name, QUIET, query.status["message"])
             self._moved = time.monotonic()
-        if self._service.offsets != self._written:
+        if (self._service.offsets, self._complete_until) != (self._written, self._written_complete):
             self._write_offsets()
         if final or time.monotonic() - self._window.began >= SUMMARY:
             self._write_statistics()
@@ -125,6 +146,10 @@ class Progress:
         ends = (source["endOffset"] or {}).get(self._settings.kafka_topic, {})
         service.offsets.update({int(partition): offset for partition, offset in ends.items()})
         latest = (source.get("latestOffset") or {}).get(self._settings.kafka_topic, {})
+        began = datetime.fromisoformat(progress["timestamp"]).timestamp()
+        self._ended_at = began + progress["durationMs"].get("triggerExecution", 0) / 1000
+        if latest and all(ends.get(partition) == end for partition, end in latest.items()):
+            self._complete_until = began if self._limit is None else min(began, self._limit)
         self._lag_records = sum(max(0, end - ends.get(partition, 0)) for partition, end in latest.items())
         late = sum(operator["numRowsDroppedByWatermark"] for operator in progress["stateOperators"])
         if progress["numInputRows"]:
@@ -137,11 +162,17 @@ class Progress:
             service.counts["dropped_late"] += late
 
     def _write_offsets(self) -> None:
-        offsets = dict(self._service.offsets)
-        places = {"partitions": list(offsets), "next_offsets": list(offsets.values())}
-        values = {"stream": self._service.name, "topic_id": self._topic, **places}
+        offsets, complete_until = dict(self._service.offsets), self._complete_until
+        values = {
+            "stream": self._service.name,
+            "topic_id": self._topic,
+            "partitions": list(offsets),
+            "next_offsets": list(offsets.values()),
+            "ended_at": self._ended_at,
+            "complete_until": complete_until,
+        }
         if self._execute("queries/upsert_stream_offset.sql", values):
-            self._written = offsets
+            self._written, self._written_complete = offsets, complete_until
 
     def _write_statistics(self) -> None:
         window, self._window = self._window, Window()
@@ -220,8 +251,12 @@ def _keep_running(
     failures, reached = 0, dict(service.offsets)
     while not service.stop.is_set():
         try:
+            progress.limit_to(time.time() if available_now else None)
             query = stream.start(spark, settings, available_now, progress.report)
-            _follow(query, service, progress)
+            _follow(query, stream, settings, service, progress)
+            if available_now and not service.stop.is_set():
+                progress.complete()
+                _tidy_up(stream, settings, service)
             return
         except (StreamingQueryException, KafkaException) as error:
             failures = failures + 1 if service.offsets == reached else 1
@@ -234,16 +269,26 @@ def _keep_running(
             service.stop.wait(failures)
 
 
-def _follow(query: StreamingQuery, service: Service, progress: Progress) -> None:
+def _follow(query: StreamingQuery, stream: Stream, settings: Settings, service: Service, progress: Progress) -> None:
     """Until the query ends, or the service is told to stop."""
     service.state = "running"
+    tidied = time.monotonic()
     try:
         while not query.awaitTermination(timeout=1):
             progress.record(query)
+            if stream.tidy is not None and time.monotonic() - tidied > TIDY:
+                service.counts.update(stream.tidy(settings))
+                tidied = time.monotonic()
             if service.stop.is_set():
                 _stop_between_batches(query)
     finally:
         progress.record(query, final=True)
+
+
+def _tidy_up(stream: Stream, settings: Settings, service: Service) -> None:
+    """Let `tidy` do all that there is to do."""
+    while stream.tidy is not None and any((counts := stream.tidy(settings)).values()):
+        service.counts.update(counts)
 
 
 def _stop_between_batches(query: StreamingQuery) -> None:

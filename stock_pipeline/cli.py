@@ -188,6 +188,32 @@ def stream(
     run_stream({Stream.TICK: TICK_STREAM, Stream.OHLCV: OHLCV_STREAM}[name], load_settings(), available_now)
 
 
+@command
+def reconcile(
+    begin: Annotated[str | None, typer.Option("--from", help="default: the first trade")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="default: now")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="make the bars what their ticks make them")] = False,
+) -> None:
+    """Compare bars with their ticks; print those that differ as JSON lines, exit 1 if any."""
+    from stock_pipeline.bars import reconciliation
+
+    settings = load_settings()
+    with psycopg.connect(settings.conninfo("writer"), autocommit=True) as connection:
+        minutes = reconciliation.range_of_bars(connection, begin, end)
+        differ = 0
+        for difference in reconciliation.reconcile(connection, settings, *minutes) if minutes else ():
+            differ += 1
+            print(json.dumps(difference, default=str), flush=True)
+            if repair:
+                reconciliation.repair(connection, settings, difference)
+        waiting = reconciliation.count_waiting(connection)
+    verdict = f"{differ} {'repaired' if repair else 'differ'}" if differ else "every bar is what its ticks make it"
+    left_out = f"; {waiting} late minutes wait for both streams" if waiting else ""
+    print(f"stock-pipeline: {verdict}{left_out}", file=sys.stderr)
+    if differ:
+        raise typer.Exit(1)
+
+
 @app.callback(invoke_without_command=True)
 def _main(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
     if version:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import psycopg
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 SQL_FOLDER = PROJECT_ROOT / "sql"
 
 DAGSTER_DATABASE = "dagster"
+
+SESSIONS_AHEAD = timedelta(days=300)
+"""Market sessions that end sooner than this are asked for anew; exchange_calendars knows a year."""
 
 
 @cache
@@ -63,10 +67,20 @@ def init_db(settings: Settings) -> None:
                 _create_role(connection, settings, role)
             for name in schema_files():
                 connection.execute(load_sql(name))
+            _refresh_market_sessions(connection)
         except psycopg.errors.UndefinedFile as error:
             raise SettingsError(f"db_url: {settings.db_url} has no TimescaleDB: install the extension there") from error
         except psycopg.errors.InsufficientPrivilege as error:
             raise SettingsError(f"db_user: {settings.db_user} may not set up the database: {error}") from error
+
+
+def _refresh_market_sessions(connection: psycopg.Connection) -> None:
+    row = connection.execute(load_sql("queries/market_sessions_end.sql")).fetchone()
+    if row is None or row[0] is None or row[0] - datetime.now(UTC) < SESSIONS_AHEAD:
+        # A large import, which most calls do without.
+        from stock_pipeline.market.sessions import fill_market_sessions
+
+        fill_market_sessions(connection)
 
 
 def _create_databases(settings: Settings) -> None:

@@ -45,6 +45,14 @@ class UnknownTopic(StockPipelineError):
     """The Kafka topic does not exist."""
 
 
+class BadRange(StockPipelineError):
+    """A range of time is back to front, in the future, or no longer there."""
+
+
+class UnknownSymbol(StockPipelineError):
+    """There has never been a trade of this symbol."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line for a log."""
     return next((line for line in str(error).splitlines() if line.strip()), repr(error))

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     db_writer_password: SecretStr | None = Field(None, description="of stocks_writer; generated for the embedded stack")
     db_reader_password: SecretStr | None = Field(None, description="of stocks_reader; generated for the embedded stack")
     spark_master: str = Field("local[2]", description="local[N] or spark://host:port")
+    bar_eligibility: Literal["consolidated", "all"] = Field(
+        "consolidated", description="which trades make bars: those that trade_condition lets, or all"
+    )
     stack: Literal["embedded", "docker", "external"] = Field("embedded", description="who runs Kafka and TimescaleDB")
     home: Path = Field(
         Path(".stock_pipeline"),

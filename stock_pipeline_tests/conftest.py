@@ -39,7 +39,7 @@ class Stack:
     home: Path
     kafka: str
     database_port: int
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def command(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:

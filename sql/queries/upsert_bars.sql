@@ -1,6 +1,7 @@
 -- Binds: a list for each column of the bars.
 -- A bar gives way only to one built from at least as many ticks: a stream that begins again in the middle of
--- a minute cannot put a part over the whole. In the order of the key, so that two writers cannot deadlock.
+-- a minute cannot put a part over the whole. A bar whose ticks have been dropped stays as it is. In the order of the
+-- key, so that two writers cannot deadlock.
 INSERT INTO ohlcv_data AS known (
     "timestamp", symbol, open, high, low, close, volume, trades, ticks, vwap
 )
@@ -27,6 +28,7 @@ FROM unnest(
     %(ticks)s::bigint[],
     %(vwap)s::double precision[]
 ) AS bar ("timestamp", symbol, open, high, low, close, volume, trades, ticks, vwap)
+WHERE bar."timestamp" >= ticks_kept_from()
 ORDER BY bar."timestamp", bar.symbol
 ON CONFLICT ("timestamp", symbol) DO UPDATE SET
     open = excluded.open,

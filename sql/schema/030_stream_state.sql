@@ -6,10 +6,38 @@ CREATE TABLE IF NOT EXISTS stream_offset (
     partition INTEGER NOT NULL,
     next_offset BIGINT NOT NULL,
     updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    complete_until TIMESTAMPTZ NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (stream, topic_id, partition)
 );
 
+-- Tables that are older than this column.
+ALTER TABLE stream_offset ADD COLUMN IF NOT EXISTS complete_until TIMESTAMPTZ NOT NULL DEFAULT '-infinity';
+
 COMMENT ON COLUMN stream_offset.topic_id IS 'Kafka''s id of the topic: one that was deleted and created again has another';
+COMMENT ON COLUMN stream_offset.updated_at IS 'When the batch that came this far had ended; what the stream writes later is of later batches';
+COMMENT ON COLUMN stream_offset.complete_until IS 'Everything that Kafka held at this time is committed';
+
+-- How far both streams have come in the topic that is there now.
+CREATE OR REPLACE VIEW stream_position AS
+SELECT
+    tick.partition,
+    tick.next_offset AS tick_next,
+    coalesce(ohlcv.next_offset, 0) AS ohlcv_next,
+    tick.complete_until AS tick_complete_until,
+    coalesce(ohlcv.complete_until, '-infinity') AS ohlcv_complete_until,
+    coalesce(ohlcv.updated_at, '-infinity') AS ohlcv_updated_at
+FROM stream_offset AS tick
+LEFT JOIN stream_offset AS ohlcv
+    ON tick.topic_id = ohlcv.topic_id AND tick.partition = ohlcv.partition AND ohlcv.stream = 'ohlcv-stream'
+WHERE
+    tick.stream = 'tick-stream'
+    AND tick.topic_id = (
+        SELECT newest.topic_id
+        FROM stream_offset AS newest
+        WHERE newest.stream = 'tick-stream'
+        ORDER BY newest.updated_at DESC
+        LIMIT 1
+    );
 
 -- What each stream did, a row every 10 s.
 CREATE TABLE IF NOT EXISTS stream_stats (

@@ -1,0 +1,61 @@
+"""What happens to bars after their minute: late trades restate them, and after 15 minutes they are final."""
+
+import logging
+import time
+from collections import Counter
+from typing import Literal
+
+import psycopg
+
+from stock_pipeline.database import load_sql
+from stock_pipeline.errors import first_line
+from stock_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Cause = Literal["late trade", "rebuild", "correction"]
+
+AT_ONCE = 100
+"""Late minutes restated in one transaction."""
+
+BUDGET = 2.0
+"""Seconds of one call, so that a flood of late trades does not hold the stream's account up."""
+
+
+def say_cause(connection: psycopg.Connection, cause: Cause) -> None:
+    """Tell ohlcv_restatement why bars change in this transaction."""
+    connection.execute("SELECT set_config('stock_pipeline.cause', %s, TRUE)", [cause])
+
+
+def settle_bars(settings: Settings) -> Counter[str]:
+    """Restate the bars that lack late trades, and mark those that are final now.
+
+    Does what it can within BUDGET; the next call goes on. A database that is away is left for the next call, too.
+
+    Returns:
+        How many late minutes were compared with their ticks, how many bars were restated, how many became final.
+    """
+    done: Counter[str] = Counter()
+    deadline = time.monotonic() + BUDGET
+    try:
+        with psycopg.connect(settings.conninfo("writer"), autocommit=True) as connection:
+            while (compared := _restate_late(connection, settings, done)) == AT_ONCE and time.monotonic() < deadline:
+                log.info("%d late minutes compared with their ticks, more wait", compared)
+            done["final"] = connection.execute(load_sql("queries/finalise_bars.sql")).rowcount
+    except psycopg.OperationalError as error:
+        log.warning("bars are settled later, the database is away: %s", first_line(error))
+    return done
+
+
+def _restate_late(connection: psycopg.Connection, settings: Settings, done: Counter[str]) -> int:
+    """Compare some late minutes with their ticks and restate those that differ; gives how many were compared."""
+    with connection.transaction():
+        say_cause(connection, "late trade")
+        minutes = connection.execute(load_sql("queries/take_late_minutes.sql"), {"limit": AT_ONCE}).fetchall()
+        for minute, symbol in minutes:
+            done["restated"] += connection.execute(
+                load_sql("queries/restate_minute.sql"),
+                {"minute": minute, "symbol": symbol, "eligibility": settings.bar_eligibility, "always": False},
+            ).rowcount
+    done["compared"] += len(minutes)
+    return len(minutes)
