@@ -1,4 +1,4 @@
-"""A million trades, shuffled, late, of every condition code, through a stream that is killed: every bar as pandas has it."""
+"""A million trades, shuffled, late, of every condition code, through a stream that is killed: the bars of pandas."""
 
 import io
 import json
@@ -34,9 +34,8 @@ def generate(chance: np.random.Generator) -> pd.DataFrame:
     crowded = chance.integers(0, TRADES - 61, 500)
     for start in crowded:
         time_ms[start : start + 61] = time_ms[start]
-    late_ms = np.where(
-        chance.random(TRADES) < 0.3, chance.integers(0, 600_000, TRADES), chance.integers(0, 300, TRADES)
-    )
+    slow, quick = chance.integers(0, 600_000, TRADES), chance.integers(0, 300, TRADES)
+    late_ms = np.where(chance.random(TRADES) < 0.3, slow, quick)
     one, two = (chance.choice(CODES, TRADES) for _ in range(2))
     kind = chance.random(TRADES)
     symbols = chance.choice(SYMBOLS, TRADES)
