@@ -59,6 +59,18 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
     return values
 
 
+def prepare_environment(settings: Settings) -> None:
+    """Say in this process's environment which Python, Java and address Spark has to use.
+
+    Raises:
+        InstallError: there is no Java 17 or newer.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ["JAVA_HOME"] = str(find_java().resolve().parent.parent)
+    if settings.spark_master.startswith("local"):
+        os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+
+
 def create_session(settings: Settings, name: str, jvm_options: str | None = None) -> SparkSession:
     """Start Spark, or take the session that spark-submit began.
 
@@ -68,10 +80,7 @@ def create_session(settings: Settings, name: str, jvm_options: str | None = None
     Raises:
         InstallError: there is no Java 17 or newer.
     """
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ["JAVA_HOME"] = str(find_java().resolve().parent.parent)
-    if settings.spark_master.startswith("local"):
-        os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    prepare_environment(settings)
     if jvm_options is None:
         jvm_options = f'-XX:SharedArchiveFile="{archive_path()}"' if archive_path().exists() else ""
     values = session_settings(settings, name)

@@ -23,7 +23,7 @@ from pgpq import ArrowToPostgresBinaryEncoder
 from pyspark.sql import DataFrame, Row
 
 from stock_pipeline.bars.restatement import say_cause
-from stock_pipeline.database import load_sql, until_available
+from stock_pipeline.database import fetch_value, load_sql, until_available
 from stock_pipeline.ingest.topics import client_settings
 from stock_pipeline.ingest.trade import Trade, encode
 from stock_pipeline.market.instruments import instrument
@@ -73,6 +73,25 @@ def write_bars(bars: DataFrame, settings: Settings) -> list[Row]:
             yield _report(chunk["newest_receipt"], 0)
 
     return bars.mapInArrow(write, WRITTEN).collect()
+
+
+def stage_ticks(trades: DataFrame, settings: Settings) -> int:
+    """Put trades into rebuild_tick; how many."""
+    return _stage(trades.select(*TICK_COLUMNS), "queries/copy_rebuild_ticks.sql", settings)
+
+
+def stage_bars(bars: DataFrame, settings: Settings) -> int:
+    """Put bars into rebuild_bar; how many."""
+    return _stage(bars.drop("newest_receipt"), "queries/copy_rebuild_bars.sql", settings)
+
+
+def _stage(rows: DataFrame, statement: str, settings: Settings) -> int:
+    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for chunk in _chunks(batches):
+            _in_transaction(settings, partial(_copy, statement, _encode(chunk)))
+            yield pa.RecordBatch.from_pydict({"rows": pa.array([chunk.num_rows], pa.int64())})
+
+    return sum(row.rows for row in rows.mapInArrow(write, "rows long").collect())
 
 
 def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -133,7 +152,7 @@ _KNOWN_SYMBOLS: set[str] = set()
 def _reject_dropped(chunk: pa.Table, settings: Settings) -> pa.Table:
     """Give a reason to trades of a time whose ticks have been dropped: their bars can no longer be built."""
     kept_from: list[datetime | None] = []
-    _in_transaction(settings, lambda c: kept_from.append(_one(c, "queries/ticks_kept_from.sql")))
+    _in_transaction(settings, lambda c: kept_from.append(fetch_value(c, "queries/ticks_kept_from.sql")))
     if kept_from[-1] is None:
         return chunk
     dropped = pc.and_(pc.is_null(chunk["reason"]), pc.less(chunk["event_time"], pa.scalar(kept_from[-1])))
@@ -148,11 +167,6 @@ def _reject_dropped(chunk: pa.Table, settings: Settings) -> pa.Table:
         chunk.schema.get_field_index("reason"), "reason", pc.if_else(dropped, reason, chunk["reason"])
     )
     return chunk.set_column(chunk.schema.get_field_index("value"), "value", pa.array(values, chunk["value"].type))
-
-
-def _one(connection: psycopg.Connection, statement: str) -> Any:
-    row = connection.execute(load_sql(statement)).fetchone()
-    return row[0] if row else None
 
 
 def _as_trade(row: Mapping[str, Any]) -> Trade:
@@ -188,18 +202,26 @@ def _copy_ticks(trades: pa.Table, connection: psycopg.Connection) -> None:
     """
     if trades.num_rows == 0:
         return
-    encoder = ArrowToPostgresBinaryEncoder(trades.schema)
-    parts = [encoder.write_header(), *(encoder.write_batch(part) for part in trades.to_batches()), encoder.finish()]
-    content = b"".join(parts)
+    content = _encode(trades)
     try:
-        with connection.cursor() as cursor, cursor.copy(load_sql("queries/copy_ticks.sql")) as copy:
-            copy.write(content)
+        _copy("queries/copy_ticks.sql", content, connection)
     except psycopg.errors.UniqueViolation:
         connection.rollback()
         connection.execute(load_sql("queries/create_tick_batch.sql"))
-        with connection.cursor() as cursor, cursor.copy(load_sql("queries/copy_tick_batch.sql")) as copy:
-            copy.write(content)
+        _copy("queries/copy_tick_batch.sql", content, connection)
         connection.execute(load_sql("queries/insert_tick_batch.sql"))
+
+
+def _encode(rows: pa.Table) -> bytes:
+    """Rows in the binary format of COPY."""
+    encoder = ArrowToPostgresBinaryEncoder(rows.schema)
+    parts = [encoder.write_header(), *(encoder.write_batch(part) for part in rows.to_batches()), encoder.finish()]
+    return b"".join(parts)
+
+
+def _copy(statement: str, content: bytes, connection: psycopg.Connection) -> None:
+    with connection.cursor() as cursor, cursor.copy(load_sql(statement)) as copy:
+        copy.write(content)
 
 
 def _upsert_bars(bars: pa.Table, connection: psycopg.Connection) -> None:

@@ -52,7 +52,8 @@ class Stream:
     name: ServiceName
     start: Callable[[SparkSession, Settings, bool, Report], StreamingQuery]
     tidy: Callable[[Settings], Counter[str]] | None = None
-    """What else the service does, every few seconds beside the query; gives counts of it."""
+    """What else the service does, every few seconds beside the query; gives counts of it. There may be more to do as
+    long as it has compared something."""
 
 
 def start_query(
@@ -287,8 +288,13 @@ def _follow(query: StreamingQuery, stream: Stream, settings: Settings, service: 
 
 def _tidy_up(stream: Stream, settings: Settings, service: Service) -> None:
     """Let `tidy` do all that there is to do."""
-    while stream.tidy is not None and any((counts := stream.tidy(settings)).values()):
+    if stream.tidy is None:
+        return
+    while True:
+        counts = stream.tidy(settings)
         service.counts.update(counts)
+        if not counts["compared"]:
+            return
 
 
 def _stop_between_batches(query: StreamingQuery) -> None:

@@ -5,6 +5,7 @@ anyone may write to the topic.
 """
 
 import json
+from collections.abc import Mapping
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -29,17 +30,37 @@ def read_topic(spark: SparkSession, settings: Settings, starting_offsets: str) -
     Args:
         starting_offsets: `earliest` or JSON, for a stream without a checkpoint.
     """
+    options = _kafka_options(settings) | {"startingOffsets": starting_offsets}
     return (
         spark.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", settings.kafka_bootstrap_servers)
-        .option("kafka.default.api.timeout.ms", "20000")
-        .option("kafka.request.timeout.ms", "10000")
-        .option("subscribe", settings.kafka_topic)
-        .option("startingOffsets", starting_offsets)
-        .option("failOnDataLoss", "true")
+        .options(**options)
         .option("maxOffsetsPerTrigger", MAX_OFFSETS_PER_TRIGGER)
         .load()
     )
+
+
+def read_records(
+    spark: SparkSession, settings: Settings, begin: Mapping[int, int], end: Mapping[int, int]
+) -> DataFrame:
+    """The topic's records from `begin` to before `end`, offsets by partition."""
+    places = {"startingOffsets": begin, "endingOffsets": end}
+    limits = {name: offsets_json(settings, offsets) for name, offsets in places.items()}
+    return spark.read.format("kafka").options(**_kafka_options(settings), **limits).load()
+
+
+def offsets_json(settings: Settings, offsets: Mapping[int, int]) -> str:
+    """Offsets by partition, as Spark's Kafka source wants them."""
+    return json.dumps({settings.kafka_topic: {str(partition): offset for partition, offset in offsets.items()}})
+
+
+def _kafka_options(settings: Settings) -> dict[str, str]:
+    return {
+        "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
+        "kafka.default.api.timeout.ms": "20000",
+        "kafka.request.timeout.ms": "10000",
+        "subscribe": settings.kafka_topic,
+        "failOnDataLoss": "true",
+    }
 
 
 def explode_trades(records: DataFrame, settings: Settings) -> DataFrame:

@@ -214,6 +214,28 @@ def reconcile(
         raise typer.Exit(1)
 
 
+@command
+def rebuild(
+    begin: Annotated[str, typer.Option("--from", help="ISO 8601, UTC without an offset")],
+    end: Annotated[str, typer.Option("--to", help="the first moment after the range")],
+    symbol: Annotated[str | None, typer.Option(help="default: all")] = None,
+) -> None:
+    """Build ticks and bars of a range again from the Kafka topic, and put them in the place of what is there."""
+    from spark.rebuild import rebuild as build_again
+    from spark.session import create_session
+    from stock_pipeline.bars.minutes import parse_time, whole_minutes
+
+    settings = load_settings()
+    minutes = whole_minutes(parse_time("--from", begin), parse_time("--to", end))
+    spark = create_session(settings, "rebuild")
+    spark.sparkContext.setLogLevel("ERROR")
+    try:
+        done = build_again(spark, settings, *minutes, symbol)
+    finally:
+        spark.stop()
+    print(f"{done.ticks} ticks and {done.bars} bars from {done.begin} to {done.end}; {done.changed} bars changed")
+
+
 @app.callback(invoke_without_command=True)
 def _main(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
     if version:

@@ -2,8 +2,10 @@
 
 import logging
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -29,6 +31,12 @@ def load_sql(name: str) -> sql.SQL:
     """The text of `sql/<name>`."""
     # psycopg types SQL as literal strings; the project's own files are as trustworthy.
     return sql.SQL((SQL_FOLDER / name).read_text())  # pyright: ignore[reportArgumentType]
+
+
+def fetch_value(connection: psycopg.Connection, name: str, values: Mapping[str, object] | None = None) -> Any:
+    """The first column of the first row of `sql/<name>`; None where there is no row."""
+    row = connection.execute(load_sql(name), values).fetchone()
+    return row[0] if row else None
 
 
 def schema_files() -> list[str]:
@@ -75,8 +83,8 @@ def init_db(settings: Settings) -> None:
 
 
 def _refresh_market_sessions(connection: psycopg.Connection) -> None:
-    row = connection.execute(load_sql("queries/market_sessions_end.sql")).fetchone()
-    if row is None or row[0] is None or row[0] - datetime.now(UTC) < SESSIONS_AHEAD:
+    end = fetch_value(connection, "queries/market_sessions_end.sql")
+    if end is None or end - datetime.now(UTC) < SESSIONS_AHEAD:
         # A large import, which most calls do without.
         from stock_pipeline.market.sessions import fill_market_sessions
 

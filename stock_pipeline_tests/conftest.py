@@ -83,6 +83,16 @@ class Stack:
         assert producer.flush(20) == 0
         return offsets
 
+    def send_at(self, *messages: tuple[bytes, int], topic: str = "stock-ticks") -> list[int]:
+        """Write records with their time, UNIX milliseconds, to partition 0; their offsets."""
+        producer, offsets = Producer({"bootstrap.servers": self.kafka}), []
+        for value, time_ms in messages:
+            producer.produce(
+                topic, value, partition=0, timestamp=time_ms, on_delivery=lambda _, m: offsets.append(m.offset())
+            )
+        assert producer.flush(20) == 0
+        return offsets
+
     def records(self, topic: str) -> list[tuple[bytes, dict[str, str]]]:
         """Value and headers of every record that a topic of one partition holds."""
         consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": "tests", "enable.auto.commit": False})

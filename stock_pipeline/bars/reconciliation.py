@@ -9,7 +9,7 @@ from psycopg.rows import dict_row
 
 from stock_pipeline.bars.minutes import MINUTE, parse_time, whole_minutes
 from stock_pipeline.bars.restatement import say_cause
-from stock_pipeline.database import load_sql
+from stock_pipeline.database import fetch_value, load_sql
 from stock_pipeline.settings import Settings
 
 Difference = dict[str, Any]
@@ -39,12 +39,12 @@ def range_of_bars(
 
 def count_waiting(connection: psycopg.Connection) -> int:
     """Late minutes that wait for both streams to commit their trades."""
-    row = connection.execute(load_sql("queries/count_late_minutes.sql")).fetchone()
-    return row[0] if row else 0
+    count: int = fetch_value(connection, "queries/count_late_minutes.sql")
+    return count
 
 
 def reconcile(
-    connection: psycopg.Connection, settings: Settings, begin: datetime, end: datetime, symbol: str | None = None
+    connection: psycopg.Connection[Any], settings: Settings, begin: datetime, end: datetime, symbol: str | None = None
 ) -> Iterator[Difference]:
     """The bars from `begin` to before `end` that differ from those made of their ticks, the oldest first.
 

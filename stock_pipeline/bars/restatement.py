@@ -1,4 +1,6 @@
-"""What happens to bars after their minute: late trades restate them, and after 15 minutes they are final."""
+"""What happens to bars after their minute: late trades restate them, outages of the feed mark them, and after 15
+minutes they are final.
+"""
 
 import logging
 import time
@@ -28,12 +30,15 @@ def say_cause(connection: psycopg.Connection, cause: Cause) -> None:
 
 
 def settle_bars(settings: Settings) -> Counter[str]:
-    """Restate the bars that lack late trades, and mark those that are final now.
+    """Restate the bars that lack late trades, mark those that overlap an outage of the feed, and those that are final.
+
+    Trades that came again after an outage are noted as suspected duplicates.
 
     Does what it can within BUDGET; the next call goes on. A database that is away is left for the next call, too.
 
     Returns:
-        How many late minutes were compared with their ticks, how many bars were restated, how many became final.
+        How many late minutes were compared with their ticks, how many bars were restated, marked, became final, and how
+        many trades are suspected duplicates.
     """
     done: Counter[str] = Counter()
     deadline = time.monotonic() + BUDGET
@@ -41,6 +46,8 @@ def settle_bars(settings: Settings) -> Counter[str]:
         with psycopg.connect(settings.conninfo("writer"), autocommit=True) as connection:
             while (compared := _restate_late(connection, settings, done)) == AT_ONCE and time.monotonic() < deadline:
                 log.info("%d late minutes compared with their ticks, more wait", compared)
+            done["marked"] = connection.execute(load_sql("queries/mark_gaps.sql")).rowcount
+            done["suspected"] = connection.execute(load_sql("queries/find_suspected_duplicates.sql")).rowcount
             done["final"] = connection.execute(load_sql("queries/finalise_bars.sql")).rowcount
     except psycopg.OperationalError as error:
         log.warning("bars are settled later, the database is away: %s", first_line(error))

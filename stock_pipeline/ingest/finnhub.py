@@ -18,6 +18,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
 from stock_pipeline.errors import FinnhubRefused
+from stock_pipeline.ingest.gaps import FeedWatch
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class FinnhubClient:
     Args:
         on_frame: gets the bytes of each frame and the time of its receipt in UNIX milliseconds.
         on_state: gets a word or two on what the connection does.
+        watch: learns when there is a connection and when there is none.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class FinnhubClient:
         stop: threading.Event,
         on_frame: Callable[[bytes, int], None],
         on_state: Callable[[str], None],
+        watch: FeedWatch,
     ) -> None:
         self._url = url
         self._token = token
@@ -63,6 +66,8 @@ class FinnhubClient:
         self._stop = stop
         self._on_frame = on_frame
         self._on_state = on_state
+        self._watch = watch
+        self._alive_at = 0.0
         self._failure: BaseException | None = None
         self._app: websocket.WebSocketApp | None = None
         self.connections = 0
@@ -106,9 +111,12 @@ class FinnhubClient:
             f"{self._url}?token={quote(self._token, safe='')}",
             on_open=self._subscribe,
             on_message=self._receive,
+            on_ping=self._live,
+            on_pong=self._live,
             on_error=self._note,
         )
         began = time.monotonic()
+        self._alive_at = time.time()
         websocket.setdefaulttimeout(CONNECT_PATIENCE)
         # UTF-8 is checked by the reader of the frame, which keeps what is not.
         self._app.run_forever(
@@ -124,6 +132,7 @@ class FinnhubClient:
             return
         lasted = time.monotonic() - began
         reason = _explain(failure)
+        self._watch.disconnected(time.time(), self._alive_at, reason.replace(self._token, "***"))
         if lasted < HEALTHY_AFTER:
             raise FinnhubRefused(f"no lasting connection to {host}: {reason}")
         log.warning("connection to %s lost after %.0f s: %s", host, lasted, reason)
@@ -139,10 +148,16 @@ class FinnhubClient:
         for symbol in self._symbols:
             app.send(json.dumps({"type": "subscribe", "symbol": symbol}))
         log.info("connected to %s, subscribed to %d symbols", urlsplit(self._url).netloc, len(self._symbols))
+        self._alive_at = time.time()
+        self._watch.connected(self._alive_at)
         self._on_state("running")
+
+    def _live(self, _app: websocket.WebSocketApp, _data: bytes) -> None:
+        self._alive_at = time.time()
 
     def _receive(self, app: websocket.WebSocketApp, frame: str | bytes) -> None:
         received_ms = time.time_ns() // 1_000_000
+        self._alive_at = received_ms / 1000
         raw = frame if isinstance(frame, bytes) else frame.encode()
         try:
             self._on_frame(raw, received_ms)

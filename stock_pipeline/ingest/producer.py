@@ -3,21 +3,29 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivered
 
 from stock_pipeline.ingest.finnhub import FinnhubClient
+from stock_pipeline.ingest.gaps import FeedWatch, GapJournal, journal_path, tell_gaps
 from stock_pipeline.ingest.topics import client_settings, ensure_topics
 from stock_pipeline.ingest.trade import Rejected, read_frame
-from stock_pipeline.services.service import Service
+from stock_pipeline.services.service import Heartbeat, Service, record_path
 from stock_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 
 FLUSH_PATIENCE = 20.0
 """Seconds at stop for the messages that are still on their way to Kafka."""
+
+LOOK = 1.0
+"""Seconds between two looks for silent symbols."""
+
+LOOKS_PER_TELLING = 5
+"""How many looks there are between two tellings of gaps to PostgreSQL."""
 
 MAX_DEAD_LETTER = 900_000
 """Longest raw text kept in a dead letter, bytes: a Kafka message has at most 1 MiB."""
@@ -29,10 +37,11 @@ class TradeProducer:
     Counts, in the service: frames, trades, messages, dead_letters, undelivered, errors.
     """
 
-    def __init__(self, settings: Settings, service: Service) -> None:
+    def __init__(self, settings: Settings, service: Service, watch: FeedWatch) -> None:
         self._settings = settings
         self._schema = settings.avro_schema
         self._service = service
+        self._watch = watch
         self._producer = Producer(
             {
                 **client_settings(settings),
@@ -59,8 +68,11 @@ class TradeProducer:
         frame = read_frame(self._schema, raw, received_ms)
         if frame.control is not None and frame.control["type"] == "error":
             counts["errors"] += 1
-            log.error("Finnhub: %s", str(frame.control.get("msg"))[:500])
+            text = str(frame.control.get("msg"))
+            log.error("Finnhub: %s", text[:500])
+            self._watch.rejected(text, received_ms / 1000)
         for message in frame.messages:
+            self._watch.received(message.symbol, received_ms / 1000)
             self._produce(self._settings.kafka_topic, message.value, message.symbol.encode(), received_ms)
             counts["messages"] += 1
             counts["trades"] += message.trades
@@ -101,6 +113,7 @@ class TradeProducer:
                     log.warning("the queue to Kafka is full (%d messages): the feed waits", len(self._producer))
                 self._service.state = "waiting for Kafka"
                 time.sleep(0.1)
+                self._watch.held_back(time.time())
 
     def _on_delivery(self, error: KafkaError | None, message: Delivered) -> None:
         if error is not None:
@@ -132,13 +145,51 @@ class TradeProducer:
             log.error("%d messages could not be delivered to Kafka within %.0f s and are lost", left, FLUSH_PATIENCE)
 
 
+@contextmanager
+def watch_feed(settings: Settings, service: Service, last_alive: float | None) -> Iterator[FeedWatch]:
+    """The watch, and a thread that lets it look and tells PostgreSQL, for as long as the producer runs.
+
+    Counts, in the service: gaps.
+
+    Args:
+        last_alive: the previous producer's newest heartbeat, UNIX seconds; None: there was none.
+    """
+    journal = GapJournal(journal_path(settings))
+    watch = FeedWatch(settings.symbols, journal)
+    watch.started(time.time(), last_alive)
+    ended = threading.Event()
+
+    def look_and_tell() -> None:
+        looks = 0
+        while not ended.wait(LOOK):
+            watch.look(time.time())
+            service.counts["gaps"] = watch.opened
+            if looks % LOOKS_PER_TELLING == 0:
+                tell_gaps(settings, journal)
+            looks += 1
+
+    thread = threading.Thread(target=look_and_tell, daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        ended.set()
+        thread.join()
+        service.counts["gaps"] = watch.opened
+        tell_gaps(settings, journal)
+        journal.shut()
+
+
 def produce(settings: Settings) -> None:
     """Run the producer until SIGTERM or SIGINT.
 
     Raises:
         AlreadyRunning: there is a producer in this home.
     """
-    with Service("producer", settings) as service:
+    # Read before the service writes its own.
+    previous = Heartbeat.read(record_path(settings, "producer"))
+    last_alive = previous.beat_at if previous else None
+    with Service("producer", settings) as service, watch_feed(settings, service, last_alive) as watch:
         service.state = "waiting for Kafka"
         try:
             ensure_topics(settings, patience=None, stop=service.stop)
@@ -146,7 +197,7 @@ def produce(settings: Settings) -> None:
             if service.stop.is_set():
                 return
             raise
-        producer = TradeProducer(settings, service)
+        producer = TradeProducer(settings, service, watch)
         try:
             FinnhubClient(
                 settings.feed_url,
@@ -155,6 +206,8 @@ def produce(settings: Settings) -> None:
                 service.stop,
                 producer.handle,
                 lambda state: setattr(service, "state", state),
+                watch,
             ).run()
         finally:
+            watch.stopped(time.time())
             producer.close()

@@ -1,6 +1,7 @@
 """When markets are open, from exchange_calendars."""
 
 from functools import cache
+from typing import Any
 
 import exchange_calendars
 import psycopg
@@ -20,7 +21,7 @@ def calendar(name: str) -> ExchangeCalendar:
     return exchange_calendars.get_calendar(name, start=FIRST_SESSION)
 
 
-def fill_market_sessions(connection: psycopg.Connection) -> int:
+def fill_market_sessions(connection: psycopg.Connection[Any]) -> int:
     """Bring market_session to what exchange_calendars knows; gives the number of sessions."""
     count = 0
     for name in CALENDARS:

@@ -8,11 +8,11 @@ from dagster import ConfigurableResource
 from psycopg.rows import DictRow, dict_row
 
 from stock_pipeline.database import load_sql
-from stock_pipeline.settings import load_settings
+from stock_pipeline.settings import Role, load_settings
 
 
 class TimescaleResource(ConfigurableResource[None]):
-    """The database of the market data, seen by the role that may only read.
+    """The database of the market data, seen by the role that may only read where no other is named.
 
     Attributes:
         db_url: postgresql://host:port/database, without user and password.
@@ -20,14 +20,14 @@ class TimescaleResource(ConfigurableResource[None]):
 
     db_url: str
 
-    def connect(self) -> psycopg.Connection[DictRow]:
+    def connect(self, role: Role = "reader") -> psycopg.Connection[DictRow]:
         """A new connection; rows are dictionaries.
 
         Raises:
             psycopg.OperationalError: the database cannot be reached.
         """
         settings = load_settings().model_copy(update={"db_url": self.db_url})
-        return psycopg.connect(settings.conninfo("reader"), row_factory=dict_row)
+        return psycopg.connect(settings.conninfo(role), row_factory=dict_row)
 
     def fetch(self, statement: str, values: Mapping[str, Any]) -> list[DictRow]:
         """All rows of the statement in `sql/<statement>`."""

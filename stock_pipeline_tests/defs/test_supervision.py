@@ -93,11 +93,13 @@ def test_a_supervisor_that_outlives_its_run_is_left_alone(instance: DagsterInsta
 def test_every_asset_has_group_kinds_owner_and_description():
     graph = defs().resolve_asset_graph()
     keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
-    assert keys == {"finnhub_trades", "stock_ticks", "stock_ticks_dead_letter", "tick_data", "ohlcv_data"}
+    tables = {"tick_data", "ohlcv_data", "market_session", "trade_condition"}
+    assert keys == {"finnhub_trades", "stock_ticks", "stock_ticks_dead_letter", *tables}
     for key in keys:
         node = graph.get(AssetKey(key))
         assert node.group_name and node.kinds and node.owners and node.description, key
-    assert graph.get(AssetKey("ohlcv_data")).parent_keys == {AssetKey("stock_ticks")}
+    parents = {AssetKey(key) for key in ("stock_ticks", "market_session", "trade_condition")}
+    assert graph.get(AssetKey("ohlcv_data")).parent_keys == parents
 
 
 def test_the_column_schemas_are_those_of_sql_and_avro():

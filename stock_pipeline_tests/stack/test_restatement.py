@@ -35,7 +35,8 @@ def take_in(stack: Stack, *values: bytes) -> list[int]:
         lambda: (
             stack.query(
                 "SELECT count(*) > 0 AND bool_and(ohlcv_next >= %s AND tick_next >= %s) "
-                "AND min(tick_complete_until) > %s AND (SELECT count(*) FROM late_minute) = 0 FROM stream_position WHERE partition = 0",
+                "AND min(tick_complete_until) > %s AND (SELECT count(*) FROM late_minute) = 0 "
+                "FROM stream_position WHERE partition = 0",
                 *(offsets[-1] + 1, offsets[-1] + 1, sent_at),
             )
             == [(True,)]

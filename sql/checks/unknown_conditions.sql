@@ -1,0 +1,13 @@
+-- Binds: begin, end. Warns: condition codes that trade_condition does not know; their trades count as eligible.
+SELECT
+    given.code,
+    count(*) AS trades,
+    min(tick.symbol) AS example
+FROM tick_data AS tick
+CROSS JOIN LATERAL unnest(tick.conditions) AS given (code)
+WHERE
+    tick.event_time >= %(begin)s
+    AND tick.event_time < %(end)s
+    AND NOT EXISTS (SELECT FROM trade_condition AS known WHERE known.code::text = given.code)
+GROUP BY given.code
+ORDER BY trades DESC

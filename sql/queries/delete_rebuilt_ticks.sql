@@ -1,0 +1,9 @@
+-- Binds: begin, end, symbol (null: all), and lists partitions, ends. Ticks whose records lie below the ends.
+DELETE FROM tick_data
+USING unnest(%(partitions)s::bigint[], %(ends)s::bigint[]) AS place (partition, next_offset)
+WHERE
+    tick_data.event_time >= %(begin)s
+    AND tick_data.event_time < %(end)s
+    AND (%(symbol)s::text IS NULL OR tick_data.symbol = %(symbol)s)
+    AND (tick_data.seq >> 12) & 1023 = place.partition
+    AND tick_data.seq >> 22 < place.next_offset

@@ -1,0 +1,3 @@
+SELECT symbol
+FROM instrument
+ORDER BY symbol

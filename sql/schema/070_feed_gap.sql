@@ -1,0 +1,35 @@
+-- When the feed is known to have been away: what the bars of that time may lack.
+CREATE TABLE IF NOT EXISTS feed_gap (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    symbol TEXT,
+    started TIMESTAMPTZ NOT NULL,
+    ended TIMESTAMPTZ,
+    cause TEXT NOT NULL CHECK (
+        cause IN (
+            'disconnected', 'silent', 'subscription rejected', 'producer down', 'expired in Kafka', 'other topic'
+        )
+    ),
+    detail TEXT,
+    is_marked BOOLEAN NOT NULL DEFAULT FALSE,
+    is_searched BOOLEAN NOT NULL DEFAULT FALSE,
+    CHECK (ended >= started)
+);
+
+COMMENT ON TABLE feed_gap IS 'When the feed is known to have been away';
+COMMENT ON COLUMN feed_gap.symbol IS 'Symbol as Finnhub writes it; null: every symbol';
+COMMENT ON COLUMN feed_gap.started IS 'The last sign of life before it';
+COMMENT ON COLUMN feed_gap.ended IS 'The first sign of life after it; null: it lasts';
+COMMENT ON COLUMN feed_gap.cause IS
+'disconnected: no connection to the feed; silent: no trade for longer than the symbol''s rhythm allows; '
+'subscription rejected: by Finnhub; producer down: nobody listened; '
+'expired in Kafka: dropped from the topic before it was taken in; other topic: the topic was another one';
+COMMENT ON COLUMN feed_gap.detail IS 'What is known beside the cause, such as the text of an error';
+COMMENT ON COLUMN feed_gap.is_marked IS
+'gap_seconds of the bars takes it into account; false again whenever the row changes';
+COMMENT ON COLUMN feed_gap.is_searched IS
+'What came after it has been searched for what came before (suspected_duplicate)';
+
+CREATE INDEX IF NOT EXISTS feed_gap_started ON feed_gap (started);
+
+-- The gaps that the bars do not show yet, which are always few.
+CREATE INDEX IF NOT EXISTS feed_gap_not_marked ON feed_gap (started) WHERE NOT is_marked;
