@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any
 
@@ -41,6 +41,10 @@ TICK_COLUMNS = ("symbol", "price", "event_time", "volume", "seq", "conditions", 
 
 LATE = pa.scalar(180_000_000, pa.duration("us"))
 """From the start of its minute on: a trade that comes more than two minutes after the minute's end is late."""
+
+OLD = timedelta(hours=12)
+"""The ohlcv stream leaves out what lies a day behind its newest trade, whenever it was received: well before that,
+a minute is old and its bar is compared with its ticks."""
 
 WRITTEN = "rows long, rejected long, latencies array<double>"
 """Schema of a sink's report, a row for each chunk: rows written, rows rejected, seconds from receipt to commit."""
@@ -180,7 +184,7 @@ def _as_trade(row: Mapping[str, Any]) -> Trade:
 
 
 def _write_trades(trades: pa.Table, connection: psycopg.Connection) -> None:
-    """Insert trades, their symbols, and which minutes they come late for."""
+    """Insert trades, their symbols, and which minutes they come late for, or so long after that a bar may lack them."""
     _copy_ticks(trades, connection)
     symbols = set(pc.unique(trades["symbol"]).to_pylist()) - _KNOWN_SYMBOLS
     if symbols:
@@ -189,7 +193,8 @@ def _write_trades(trades: pa.Table, connection: psycopg.Connection) -> None:
         connection.execute(load_sql("queries/insert_instruments.sql"), values)
     minutes = pc.floor_temporal(trades["event_time"], unit="minute")
     is_late = pc.greater_equal(trades["received_at"], pc.add(minutes, LATE))
-    late = pa.table({"timestamp": minutes, "symbol": trades["symbol"]}).filter(is_late)
+    is_old = pc.less(trades["event_time"], pa.scalar(datetime.now(UTC) - OLD))
+    late = pa.table({"timestamp": minutes, "symbol": trades["symbol"]}).filter(pc.or_(is_late, is_old))
     if late.num_rows:
         late = late.group_by(["timestamp", "symbol"]).aggregate([])
         connection.execute(load_sql("queries/insert_late_minutes.sql"), late.to_pydict())

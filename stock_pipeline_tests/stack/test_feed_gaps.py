@@ -123,3 +123,6 @@ def test_what_comes_again_after_a_reconnect_is_listed_and_kept(stack: Stack):
     place = [offset * 2**22 for offset in offsets]
     assert found == [(place[3], place[2]), (place[3] + 1, place[2] + 1)]
     assert stack.query("SELECT count(*) FROM tick_data WHERE symbol = 'TWICE:A'") == [(10,)]
+    # They were received in time, but the stream is days ahead of them.
+    assert stack.query("SELECT sum(ticks)::int FROM ohlcv_data WHERE symbol = 'TWICE:A'") == [(10,)]
+    assert stack.command("reconcile").returncode == 0

@@ -20,7 +20,7 @@ from stock_pipeline.database import SQL_FOLDER
 from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.settings import load_settings
 
-LOOK_BACK = timedelta(hours=3)
+LOOK_BACK = timedelta(hours=2)
 """What the checks look at, to now."""
 
 SAMPLE = 20
