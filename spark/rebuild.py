@@ -95,8 +95,10 @@ def rebuild(
 
 
 def _check_symbol(connection: psycopg.Connection, symbol: str | None) -> None:
+    if symbol is None:
+        return
     known = [row[0] for row in connection.execute(load_sql("queries/select_symbols.sql")).fetchall()]
-    if symbol is not None and symbol not in known:
+    if symbol not in known:
         some = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
         raise UnknownSymbol(f"--symbol: there has never been a trade of {symbol!r}; there are: {some or 'none'}")
 
@@ -128,7 +130,9 @@ def _check_is_held(
         for partition, (first, stop) in expired.items()
         if first < stop
     ]
-    firsts = {"partitions": list(ranges), "firsts": [first for first, _ in ranges.values()]}
+    if not expired:
+        return
+    firsts = {"partitions": list(expired), "firsts": [first for first, _ in expired.values()]}
     values = {"begin": begin, "end": end, "symbol": symbol, **firsts}
     lost = fetch_value(connection, "queries/ticks_below.sql", values)
     if lost or any(since < time for time in held_since) or (len(expired) == len(ranges) and not held_since):

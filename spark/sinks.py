@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pyarrow as pa
@@ -30,6 +30,8 @@ from stock_pipeline.market.instruments import instrument
 from stock_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CHUNK_ROWS = 200_000
 """Most rows written in one transaction, so that memory does not grow with the batch."""
@@ -127,17 +129,19 @@ def _connection(conninfo: str) -> psycopg.Connection:
     return psycopg.connect(conninfo, options="-c stock_pipeline.cause=build")
 
 
-def _in_transaction(settings: Settings, write: Callable[[psycopg.Connection], object]) -> None:
-    """Call `write` and commit, again and again while the database is away."""
+def _in_transaction(settings: Settings, work: Callable[[psycopg.Connection], T]) -> T:
+    """Call `work` and commit, again and again while the database is away; gives what it returned."""
     for attempt in until_available(settings):
         with attempt:
             try:
                 connection = _connection(settings.conninfo("writer"))
-                write(connection)
+                result = work(connection)
                 connection.commit()
+                return result
             except psycopg.Error:
                 _forget_connection(settings)
                 raise
+    raise AssertionError("until_available ends only by success or error")
 
 
 def _forget_connection(settings: Settings) -> None:
@@ -155,14 +159,13 @@ _KNOWN_SYMBOLS: set[str] = set()
 
 def _reject_dropped(chunk: pa.Table, settings: Settings) -> pa.Table:
     """Give a reason to trades of a time whose ticks have been dropped: their bars can no longer be built."""
-    kept_from: list[datetime | None] = []
-    _in_transaction(settings, lambda c: kept_from.append(fetch_value(c, "queries/ticks_kept_from.sql")))
-    if kept_from[-1] is None:
+    kept_from = _in_transaction(settings, lambda connection: fetch_value(connection, "queries/ticks_kept_from.sql"))
+    if kept_from is None:
         return chunk
-    dropped = pc.and_(pc.is_null(chunk["reason"]), pc.less(chunk["event_time"], pa.scalar(kept_from[-1])))
+    dropped = pc.and_(pc.is_null(chunk["reason"]), pc.less(chunk["event_time"], pa.scalar(kept_from)))
     if not pc.any(dropped).as_py():
         return chunk
-    reason = f"t is before {kept_from[-1]:%Y-%m-%d}, from where on ticks are kept"
+    reason = f"t is before {kept_from:%Y-%m-%d}, from where on ticks are kept"
     values = [
         encode(settings.avro_schema, [_as_trade(row)]) if is_dropped else row["value"]
         for row, is_dropped in zip(chunk.to_pylist(), dropped.to_pylist(), strict=True)

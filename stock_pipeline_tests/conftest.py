@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from psycopg.conninfo import make_conninfo
+
+from stock_pipeline_tests.feed import Feed
 
 
 def free_port() -> int:
@@ -75,20 +77,23 @@ class Stack:
         with self.connect() as connection:
             return connection.execute(statement, values).fetchall()
 
-    def send(self, *values: bytes | None, topic: str = "stock-ticks", partition: int = 0) -> list[int]:
-        """Write records without key straight into the topic; their offsets."""
+    def send(
+        self,
+        *values: bytes | None,
+        topic: str = "stock-ticks",
+        partition: int = 0,
+        times: Sequence[int] | None = None,
+    ) -> list[int]:
+        """Write records without key straight into the topic, with their times, UNIX milliseconds; their offsets."""
         producer, offsets = Producer({"bootstrap.servers": self.kafka}), []
-        for value in values:
-            producer.produce(topic, value, partition=partition, on_delivery=lambda _, m: offsets.append(m.offset()))
-        assert producer.flush(20) == 0
-        return offsets
-
-    def send_at(self, *messages: tuple[bytes, int], topic: str = "stock-ticks") -> list[int]:
-        """Write records with their time, UNIX milliseconds, to partition 0; their offsets."""
-        producer, offsets = Producer({"bootstrap.servers": self.kafka}), []
-        for value, time_ms in messages:
+        # To librdkafka the time 0 is now.
+        for value, time_ms in zip(values, times or [0] * len(values), strict=True):
             producer.produce(
-                topic, value, partition=0, timestamp=time_ms, on_delivery=lambda _, m: offsets.append(m.offset())
+                topic,
+                value,
+                partition=partition,
+                timestamp=time_ms,
+                on_delivery=lambda _, m: offsets.append(m.offset()),
             )
         assert producer.flush(20) == 0
         return offsets
@@ -150,6 +155,13 @@ def own(tmp_path: Path) -> Iterator[Stack]:
     down = copy.command("down", "--wipe")
     _end_started(copy)
     assert down.returncode == 0, down.stderr
+
+
+@pytest.fixture
+def feed() -> Iterator[Feed]:
+    server = Feed(free_port())
+    yield server
+    server.close()
 
 
 def _end_started(stack: Stack) -> None:

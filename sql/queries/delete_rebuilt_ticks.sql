@@ -5,5 +5,5 @@ WHERE
     tick_data.event_time >= %(begin)s
     AND tick_data.event_time < %(end)s
     AND (%(symbol)s::text IS NULL OR tick_data.symbol = %(symbol)s)
-    AND (tick_data.seq >> 12) & 1023 = place.partition
-    AND tick_data.seq >> 22 < place.next_offset
+    AND kafka_partition(tick_data.seq) = place.partition
+    AND kafka_offset(tick_data.seq) < place.next_offset

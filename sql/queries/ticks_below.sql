@@ -3,9 +3,9 @@
 SELECT count(*)
 FROM tick_data
 INNER JOIN unnest(%(partitions)s::bigint[], %(firsts)s::bigint[]) AS place (partition, first_offset)
-    ON (tick_data.seq >> 12) & 1023 = place.partition
+    ON kafka_partition(tick_data.seq) = place.partition
 WHERE
     tick_data.event_time >= %(begin)s
     AND tick_data.event_time < %(end)s
     AND (%(symbol)s::text IS NULL OR tick_data.symbol = %(symbol)s)
-    AND tick_data.seq >> 22 < place.first_offset
+    AND kafka_offset(tick_data.seq) < place.first_offset

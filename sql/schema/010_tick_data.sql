@@ -20,6 +20,21 @@ COMMENT ON COLUMN tick_data.seq IS 'Place in the Kafka log: offset * 2^22 + part
 COMMENT ON COLUMN tick_data.conditions IS 'Trade condition codes; null where the feed has none';
 COMMENT ON COLUMN tick_data.received_at IS 'When the producer received the frame';
 
+-- Where seq says that a trade stands.
+CREATE OR REPLACE FUNCTION kafka_offset(seq BIGINT)
+RETURNS BIGINT
+LANGUAGE sql IMMUTABLE
+AS $$
+    SELECT seq >> 22
+$$;
+
+CREATE OR REPLACE FUNCTION kafka_partition(seq BIGINT)
+RETURNS BIGINT
+LANGUAGE sql IMMUTABLE
+AS $$
+    SELECT (seq >> 12) & 1023
+$$;
+
 SELECT create_hypertable(
     'tick_data',
     by_range('event_time', INTERVAL '1 day'),

@@ -68,6 +68,25 @@ BEGIN
 END
 $$;
 
+-- The ticks of a minute that update last. The planner puts its text into the query, which so follows the index.
+CREATE OR REPLACE FUNCTION last_ticks(
+    of_symbol TEXT, minute TIMESTAMPTZ, in_regular_session BOOLEAN, eligibility TEXT
+)
+RETURNS TABLE (event_time TIMESTAMPTZ, seq BIGINT, price DOUBLE PRECISION)
+LANGUAGE sql STABLE
+AS $$
+    SELECT
+        t.event_time,
+        t.seq,
+        t.price
+    FROM tick_data AS t
+    WHERE
+        t.symbol = of_symbol
+        AND t.event_time >= minute
+        AND t.event_time < minute + INTERVAL '1 minute'
+        AND (SELECT r.updates_last FROM trade_rights(t.conditions, in_regular_session, eligibility) AS r)
+$$;
+
 -- Bars of the minutes from first_minute to before end_minute; of all symbols where only_symbol is null.
 CREATE OR REPLACE FUNCTION bars_from_ticks(
     first_minute TIMESTAMPTZ, end_minute TIMESTAMPTZ, only_symbol TEXT, eligibility TEXT
@@ -124,23 +143,13 @@ AS $$
     FROM bars AS b
     CROSS JOIN LATERAL (
         SELECT t.price
-        FROM tick_data AS t
-        WHERE
-            t.symbol = b.symbol
-            AND t.event_time >= b.minute
-            AND t.event_time < b.minute + INTERVAL '1 minute'
-            AND (SELECT r.updates_last FROM trade_rights(t.conditions, b.regular, eligibility) AS r)
+        FROM last_ticks(b.symbol, b.minute, b.regular, eligibility) AS t
         ORDER BY t.event_time, t.seq
         LIMIT 1
     ) AS opening
     CROSS JOIN LATERAL (
         SELECT t.price
-        FROM tick_data AS t
-        WHERE
-            t.symbol = b.symbol
-            AND t.event_time >= b.minute
-            AND t.event_time < b.minute + INTERVAL '1 minute'
-            AND (SELECT r.updates_last FROM trade_rights(t.conditions, b.regular, eligibility) AS r)
+        FROM last_ticks(b.symbol, b.minute, b.regular, eligibility) AS t
         ORDER BY t.event_time DESC, t.seq DESC
         LIMIT 1
     ) AS closing

@@ -114,13 +114,13 @@ AS $$
         NOT EXISTS (
             SELECT
             FROM tick_data AS t
-            INNER JOIN stream_position AS p ON p.partition = (t.seq >> 12) & 1023
+            INNER JOIN stream_position AS p ON p.partition = kafka_partition(t.seq)
             WHERE
                 t.symbol = of_symbol
                 AND t.event_time >= minute
                 AND t.event_time < minute + INTERVAL '1 minute'
-                AND t.seq >> 22 >= p.ohlcv_next
-                AND (t.seq >> 22 < p.tick_next OR t.received_at >= p.tick_complete_until - INTERVAL '1 minute')
+                AND kafka_offset(t.seq) >= p.ohlcv_next
+                AND (kafka_offset(t.seq) < p.tick_next OR t.received_at >= p.tick_complete_until - INTERVAL '1 minute')
         )
         -- The bar holds no trade that the tick stream has not committed: it was written before that stream was complete,
         -- or no later than the ohlcv stream's newest place, which the tick stream has passed, or from no more ticks

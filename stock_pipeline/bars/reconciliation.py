@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from stock_pipeline.bars.minutes import MINUTE, parse_time, whole_minutes
+from stock_pipeline.bars.minutes import parse_time, whole_minutes
 from stock_pipeline.bars.restatement import say_cause
 from stock_pipeline.database import fetch_value, load_sql
 from stock_pipeline.settings import Settings
@@ -34,7 +34,7 @@ def range_of_bars(
     if start is None or last is None:
         return None
     begin_minute, end_minute = whole_minutes(start, stop)
-    return max(begin_minute, first.replace(second=0, microsecond=0)), min(end_minute, last + MINUTE)
+    return max(begin_minute, first), min(end_minute, last)
 
 
 def count_waiting(connection: psycopg.Connection) -> int:

@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from stock_pipeline.errors import PortTaken, SettingsError
+from stock_pipeline.ingest.gaps import SYMBOL_LIMIT
 from stock_pipeline.services.service import Service
 from stock_pipeline.settings import Settings
 
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 
 RECORDING = Path(__file__).parent / "btcusdt_trades.csv.gz"
 
-SYMBOL_LIMIT = 50
 FRAME_LIMIT = 100
 """Most trades in one frame."""
 

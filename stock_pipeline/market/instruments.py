@@ -8,17 +8,17 @@ AssetClass = Literal["stock", "crypto", "forex"]
 FOREX_VENUES = ("OANDA", "IC MARKETS", "ICM", "FXCM", "FOREX.COM", "FXPRO", "PEPPERSTONE")
 """Venues of currency pairs; every other one is a crypto exchange."""
 
-STOCK_CALENDAR = "XNYS"
+MARKETS: dict[AssetClass, tuple[str, int]] = {
+    "stock": ("XNYS", 252 * 390),
+    "crypto": ("24/7", 365 * 1440),
+    "forex": ("24/5", 260 * 1440),
+}
+"""Calendar of each class, by its name in exchange_calendars, and bars of one minute in a year of trading."""
 
 
 @dataclass(frozen=True)
 class Instrument:
-    """A row of the table instrument.
-
-    Attributes:
-        calendar: name in exchange_calendars.
-        periods_per_year: bars of one minute in a year of trading.
-    """
+    """A row of the table instrument."""
 
     symbol: str
     asset_class: AssetClass
@@ -29,8 +29,5 @@ class Instrument:
 def instrument(symbol: str) -> Instrument:
     """The instrument of a symbol: `BINANCE:BTCUSDT` is crypto, `OANDA:EUR_USD` forex, `AAPL` a stock."""
     venue, separator, _ = symbol.partition(":")
-    if not separator:
-        return Instrument(symbol, "stock", STOCK_CALENDAR, 252 * 390)
-    if venue in FOREX_VENUES:
-        return Instrument(symbol, "forex", "24/5", 260 * 1440)
-    return Instrument(symbol, "crypto", "24/7", 365 * 1440)
+    asset_class: AssetClass = "stock" if not separator else "forex" if venue in FOREX_VENUES else "crypto"
+    return Instrument(symbol, asset_class, *MARKETS[asset_class])

@@ -8,8 +8,7 @@ import psycopg
 from exchange_calendars import ExchangeCalendar
 
 from stock_pipeline.database import load_sql
-
-CALENDARS = ("XNYS", "24/5", "24/7")
+from stock_pipeline.market.instruments import MARKETS
 
 FIRST_SESSION = "1990-01-01"
 """No trade of Finnhub is older."""
@@ -24,7 +23,7 @@ def calendar(name: str) -> ExchangeCalendar:
 def fill_market_sessions(connection: psycopg.Connection[Any]) -> int:
     """Bring market_session to what exchange_calendars knows; gives the number of sessions."""
     count = 0
-    for name in CALENDARS:
+    for name, _ in MARKETS.values():
         sessions = calendar(name).schedule
         values = {
             "calendar": name,

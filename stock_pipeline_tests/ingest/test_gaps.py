@@ -20,7 +20,7 @@ from stock_pipeline.ingest.finnhub import FinnhubClient
 from stock_pipeline.ingest.gaps import FeedWatch, Gap, GapJournal, journal_path, period_at, tell_gaps
 from stock_pipeline.settings import Settings
 from stock_pipeline_tests.conftest import eventually, free_port
-from stock_pipeline_tests.stack.test_producer import Feed
+from stock_pipeline_tests.feed import Feed
 
 BTC = "BINANCE:BTCUSDT"
 EURO = "OANDA:EUR_USD"
@@ -571,8 +571,7 @@ def test_a_database_that_is_away_is_told_later(
 # The client
 
 
-def test_the_client_tells_the_watch_of_its_connections(journal: GapJournal):
-    feed = Feed(free_port())
+def test_the_client_tells_the_watch_of_its_connections(journal: GapJournal, feed: Feed):
     feed.refuse = HTTPStatus.UNAUTHORIZED
     watch, stop = FeedWatch(["FEED:A"], journal), threading.Event()
     watch.started(T, None)
@@ -586,7 +585,6 @@ def test_the_client_tells_the_watch_of_its_connections(journal: GapJournal):
     eventually(lambda: len(feed.received) == 2, 20)
     eventually(lambda: not journal.open_gaps(), 20)
     stop.set()
-    feed.close()
     refused, lost = journal.untold()
     assert refused.cause == lost.cause == "disconnected"
     assert "HTTP 401" in str(refused.detail)

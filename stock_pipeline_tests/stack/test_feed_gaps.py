@@ -4,23 +4,16 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stock_pipeline_tests.conftest import Stack, eventually, free_port
+from stock_pipeline_tests.conftest import Stack, eventually
+from stock_pipeline_tests.feed import Feed, frame
 from stock_pipeline_tests.messages import encode, trade
-from stock_pipeline_tests.stack.test_producer import Feed, finish, frame, start_producer
+from stock_pipeline_tests.stack.test_producer import finish, start_producer
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture
-def feed() -> Iterator[Feed]:
-    server = Feed(free_port())
-    yield server
-    server.close()
 
 
 def gaps(stack: Stack, since: datetime) -> list[tuple]:
@@ -105,13 +98,12 @@ def test_what_comes_again_after_a_reconnect_is_listed_and_kept(stack: Stack):
     begin = datetime.now(UTC) - timedelta(days=4)
     at = int(begin.timestamp() * 1000)
 
-    def message(number: int, received: int) -> tuple[bytes, int]:
+    def message(number: int) -> bytes:
         same = trade("TWICE:A", t=at + number, p=10.0 + number)
-        return encode(same, same), at + received
+        return encode(same, same)
 
-    first = [message(number, 100 * number) for number in range(3)]
-    after = [message(2, 10_100), message(3, 10_200)]
-    offsets = stack.send_at(*first, *after)
+    received = [at + ms for ms in (0, 100, 200, 10_100, 10_200)]
+    offsets = stack.send(*map(message, (0, 1, 2, 2, 3)), times=received)
     with stack.connect() as connection:
         connection.execute(
             "INSERT INTO feed_gap (started, ended, cause) VALUES (%s, %s, 'disconnected')",

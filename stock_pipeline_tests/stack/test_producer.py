@@ -1,55 +1,16 @@
 """The producer against a feed that misbehaves, and with a broker that is away."""
 
 import json
-import threading
 import time
-from collections.abc import Iterator
 from http import HTTPStatus
 
 import pytest
-from websockets.sync.server import ServerConnection, serve
 
 from stock_pipeline_tests.conftest import Stack, eventually, free_port
+from stock_pipeline_tests.feed import Feed, frame
 from stock_pipeline_tests.messages import trade
 
 pytestmark = pytest.mark.stack
-
-
-class Feed:
-    """A WebSocket server that sends what it is told and notes what it gets."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.received: list[dict] = []
-        self.connections: list[ServerConnection] = []
-        self.refuse: HTTPStatus | None = None
-        self.refused = 0
-        self._server = serve(self._talk, "127.0.0.1", port, process_request=self._admit)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def _admit(self, connection: ServerConnection, _request):
-        if self.refuse is not None:
-            self.refused += 1
-            return connection.respond(self.refuse, "no\n")
-        return None
-
-    def _talk(self, connection: ServerConnection) -> None:
-        self.connections.append(connection)
-        for text in connection:
-            self.received.append(json.loads(text))
-
-    def send(self, frame: str | bytes) -> None:
-        self.connections[-1].send(frame)
-
-    def close(self) -> None:
-        self._server.shutdown()
-
-
-@pytest.fixture
-def feed() -> Iterator[Feed]:
-    server = Feed(free_port())
-    yield server
-    server.close()
 
 
 def start_producer(stack: Stack, feed: Feed, **changes: str):
@@ -66,10 +27,6 @@ def finish(process) -> str:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     return output
-
-
-def frame(*trades: dict) -> str:
-    return json.dumps({"type": "trade", "data": trades})
 
 
 def test_bad_frames_are_dead_lettered_and_good_ones_go_on(stack: Stack, feed: Feed):
