@@ -1,7 +1,6 @@
 """The bar function, in Spark and in SQL, against pandas: by any order of arrival the same bar."""
 
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
@@ -12,8 +11,7 @@ from pyspark.sql import SparkSession
 
 from spark.eligibility import EVERY_TRADE, Eligibility, load_eligibility
 from spark.ohlcv_streaming import build_bars
-from spark.session import create_session
-from stock_pipeline.settings import Settings, load_settings
+from stock_pipeline.settings import Settings
 from stock_pipeline_tests.conftest import Stack
 from stock_pipeline_tests.expected_bars import COLUMNS, assert_same_bars, bars_frame, expected_bars
 
@@ -23,24 +21,6 @@ OPENING = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
 """Of the New York Stock Exchange, on a Friday."""
 
 TICK = "symbol string, price double, event_time timestamp, volume double, seq long, conditions array<string>"
-
-
-@pytest.fixture(scope="module")
-def product(shared_stack: Stack) -> Iterator[Settings]:
-    """The settings of the shared stack, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in shared_stack.environment.items():
-            patch.setenv(name, value)
-        load_settings.cache_clear()
-        yield load_settings()
-    load_settings.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def spark(product: Settings) -> Iterator[SparkSession]:
-    session = create_session(product, "tests")
-    yield session
-    session.stop()
 
 
 @pytest.fixture(scope="module")
