@@ -1,10 +1,11 @@
-"""Where a stream begins: at its checkpoint, else where stream_offset says that it had come to."""
+"""Where a stream begins: at its checkpoint, else where stream_offset says that it had come to, else at the earliest."""
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid5
 
 import psycopg
 
@@ -23,24 +24,23 @@ def checkpoint_folder(settings: Settings, stream: str) -> Path:
 def starting_offsets(settings: Settings, stream: str, replay_seconds: float = 0) -> str:
     """What a stream without a checkpoint is to begin with: JSON of offsets, or `earliest`.
 
+    A checkpoint that the topic cannot continue any more is dropped, and what was missed is recorded in feed_gap.
+
     Args:
         replay_seconds: how much of what was committed has to be read again, to build up what the checkpoint held.
     """
     topic = topic_id(settings)
     known = committed_offsets(settings, stream, topic)
     ranges = offset_ranges(settings)
-    is_lost = not (checkpoint_folder(settings, stream) / "offsets").exists()
     if not known:
-        if is_lost:
-            _note_gap(settings, stream, topic, "other topic", "queries/older_topic_until.sql", ranges)
+        oldest = min(_first_received(settings, ranges), default=time.time())
+        if _note_gap(settings, stream, topic, known, "other topic", oldest):
+            _drop_checkpoint(settings, stream, "the topic is another one than it was written for")
         return "earliest"
-    expired = [partition for partition, (first, _) in ranges.items() if known.get(partition, first) < first]
+    expired = {p: (first, end) for p, (first, end) in ranges.items() if known.get(p, first) < first}
     if expired:
-        log.warning(
-            "%s: Kafka no longer holds what follows in partitions %s: going on at the earliest", stream, expired
-        )
-        if is_lost:
-            _note_gap(settings, stream, topic, "expired in Kafka", "queries/last_commit.sql", ranges)
+        _note_gap(settings, stream, topic, known, "expired in Kafka", max(_first_received(settings, expired)))
+        _drop_checkpoint(settings, stream, f"Kafka no longer holds what follows it in partitions {list(expired)}")
         return "earliest"
     begin = {partition: known.get(partition, first) for partition, (first, _) in ranges.items()}
     if replay_seconds:
@@ -50,25 +50,40 @@ def starting_offsets(settings: Settings, stream: str, replay_seconds: float = 0)
             else offset
             for partition, offset in begin.items()
         }
-    if is_lost:
+    if not (checkpoint_folder(settings, stream) / "offsets").exists():
         log.info("%s: no checkpoint, going on from %s", stream, begin)
     return offsets_json(settings, begin)
 
 
-def _note_gap(
-    settings: Settings, stream: str, topic: str, cause: str, statement: str, ranges: Mapping[int, tuple[int, int]]
-) -> None:
-    """Record that trades are missing from the time that the statement gives to that of the oldest record there is."""
-    firsts = [received_at(settings, partition, first) for partition, (first, end) in ranges.items() if first < end]
+def _drop_checkpoint(settings: Settings, stream: str, reason: str) -> None:
+    """Forget a checkpoint that Spark could not go on from, or would go on from at a wrong place."""
+    log.warning("%s: going on at the earliest record, without its checkpoint: %s; see feed_gap", stream, reason)
+    shutil.rmtree(checkpoint_folder(settings, stream), ignore_errors=True)
+
+
+def _first_received(settings: Settings, ranges: Mapping[int, tuple[int, int]]) -> list[float]:
+    """When the first record that each partition holds was received, UNIX seconds; now where it holds none."""
+    return [
+        received_at(settings, partition, first) if first < end else time.time()
+        for partition, (first, end) in ranges.items()
+    ]
+
+
+def _note_gap(settings: Settings, stream: str, topic: str, known: Mapping[int, int], cause: str, ended: float) -> bool:
+    """Record that trades are missing since the stream's last commit; false where it never committed anything."""
+    statement = "queries/last_commit.sql" if known else "queries/older_topic_until.sql"
+    started = None
     for attempt in until_available(settings):
         with attempt, psycopg.connect(settings.conninfo("writer")) as connection:
             started = fetch_value(connection, statement, {"stream": stream, "topic_id": topic})
-            if started is None:
-                return
-            begin = started.timestamp()
-            gap = {"id": uuid4(), "symbol": None, "started": begin, "cause": cause, "detail": stream}
-            gap["ended"] = max(begin, min(firsts, default=time.time()))
-            connection.execute(load_sql("queries/upsert_feed_gap.sql"), gap)
+            if started is not None:
+                begin = started.timestamp()
+                # The same gap, met at a second start before anything is committed, has the same id.
+                gap_id = uuid5(NAMESPACE_OID, f"{stream} {topic} {cause} {sorted(known.items())}")
+                gap = {"id": gap_id, "symbol": None, "started": begin, "ended": max(begin, ended)}
+                gap |= {"cause": cause, "detail": stream}
+                connection.execute(load_sql("queries/upsert_feed_gap.sql"), gap)
+    return started is not None
 
 
 def _earlier(settings: Settings, partition: int, offset: int, seconds: float) -> int:
@@ -79,10 +94,9 @@ def _earlier(settings: Settings, partition: int, offset: int, seconds: float) ->
 
 def committed_offsets(settings: Settings, stream: str, topic: str) -> dict[int, int]:
     """Next offset of each partition from stream_offset."""
+    committed: dict[int, int] = {}
     for attempt in until_available(settings):
         with attempt, psycopg.connect(settings.conninfo("writer")) as connection:
-            rows = connection.execute(
-                load_sql("queries/select_stream_offset.sql"), {"stream": stream, "topic_id": topic}
-            ).fetchall()
-            return dict(rows)
-    raise AssertionError("until_available ends only by success or error")
+            values = {"stream": stream, "topic_id": topic}
+            committed = dict(connection.execute(load_sql("queries/select_stream_offset.sql"), values).fetchall())
+    return committed

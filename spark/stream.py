@@ -105,6 +105,12 @@ class Progress:
         self._newest_receipt = time.time()
         self._moved = time.monotonic()
 
+    def follow(self, topic: str) -> None:
+        """Write down offsets of this topic from now on: one that was deleted and created again has another id."""
+        if topic != self._topic:
+            self._topic, self._written = topic, {}
+            self._service.offsets.clear()
+
     def limit_to(self, began: float | None) -> None:
         """Say when a query began that takes in what Kafka held then; None: one that goes on."""
         self._limit = began
@@ -265,8 +271,10 @@ def _keep_running(
             if failures > MAX_RESTARTS:
                 raise
             log.warning("%s: the query failed (%d) and is started again: %s", stream.name, failures, first_line(error))
-            if _wait_for_servers(settings, service) is None:
+            topic = _wait_for_servers(settings, service)
+            if topic is None:
                 return
+            progress.follow(topic)
             service.stop.wait(failures)
 
 
