@@ -152,6 +152,8 @@ def own(tmp_path: Path) -> Iterator[Stack]:
     """A second copy on this machine, nothing of it started: another home, other ports."""
     copy = on_free_ports(tmp_path / "home")
     yield copy
+    for log in sorted((copy.home / "logs").glob("*.log")):
+        print(f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-40:], sep="\n")
     down = copy.command("down", "--wipe")
     _end_started(copy)
     assert down.returncode == 0, down.stderr

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import psycopg2
 import sqlalchemy.exc
 from confluent_kafka import KafkaException
@@ -177,7 +178,7 @@ def _tolerating_storage() -> Iterator[None]:
     """Go on while the database is away, where Dagster keeps its events and the reports get their figures."""
     try:
         yield
-    except (*StorageAway, KafkaException) as error:
+    except (*StorageAway, psycopg.OperationalError, KafkaException) as error:
         print(f"not reported, since a server is away: {first_line(error)}")
 
 

@@ -92,6 +92,7 @@ def test_run_recovers_stops_and_goes_on(own: Stack):
 
     # Dagster shows the project and supervises all three services.
     eventually(lambda: all(is_supervised(own, name) for name in ("producer", "tick-stream", "ohlcv-stream")), 120)
+    print(f"supervised after {time.time() - began:.0f} s")
     query = urlencode({"query": "{workspaceOrError{... on Workspace{locationEntries{name}}}}"})
     with urlopen(f"http://localhost:{own.environment['WEBSERVER_PORT']}/graphql?{query}", timeout=10) as answer:
         assert json.load(answer)["data"]["workspaceOrError"]["locationEntries"] == [{"name": "stock_pipeline"}]

@@ -21,8 +21,6 @@ def table_reporter(table: str) -> Reporter:
         hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
         last = hour - timedelta(hours=1)
         if last not in finished:
-            finished.clear()
-            finished.add(last)
             rows = _rows(table, last, resources)
             if rows:
                 DagsterInstance.get().report_runless_asset_event(
@@ -30,6 +28,8 @@ def table_reporter(table: str) -> Reporter:
                         table, partition=last.strftime(PARTITION), metadata={"dagster/partition_row_count": rows}
                     )
                 )
+            finished.clear()
+            finished.add(last)
         return [
             AssetMaterialization(
                 table,
