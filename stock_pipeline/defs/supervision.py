@@ -218,7 +218,9 @@ def service_sensor(service: ServiceName, target: JobDefinition, interval: int = 
         latest = records[0] if records else None
         if latest is not None and latest.dagster_run.status == DagsterRunStatus.CANCELED:
             return SkipReason(f"{service}: stopped by a person; launch the job {target.name} to start it again")
-        if pause := _remaining_pause(records):
+        # A process that runs is attached to at once, however often its runs ended: they end with Dagster, too.
+        pause = 0.0 if is_held(lock_path(settings, service)) else _remaining_pause(records)
+        if pause:
             return SkipReason(f"{service}: failed {_failures(records)} times at its start, next try in {pause:.0f} s")
         return RunRequest(run_key=f"{target.name}:{latest.dagster_run.run_id if latest else 'first'}")
 

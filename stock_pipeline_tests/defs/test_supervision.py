@@ -19,6 +19,7 @@ from stock_pipeline.defs import supervision
 from stock_pipeline.defs.ingest.producer import keep_producer_running, producer
 from stock_pipeline.defs.supervision import supervisor_lock
 from stock_pipeline.services.lock import hold
+from stock_pipeline.services.service import lock_path
 from stock_pipeline.settings import load_settings
 
 
@@ -80,8 +81,10 @@ def test_after_repeated_failures_it_backs_off(instance: DagsterInstance):
     for _ in range(2):
         last = add_run(instance, DagsterRunStatus.FAILURE)
     assert tick(instance).run_key == f"producer:{last}"
-    add_run(instance, DagsterRunStatus.FAILURE)
+    last = add_run(instance, DagsterRunStatus.FAILURE)
     assert "failed 3 times" in tick(instance).skip_message
+    with hold(lock_path(load_settings(), "producer")):
+        assert tick(instance).run_key == f"producer:{last}", "its process runs: it was Dagster that failed"
 
 
 def test_a_supervisor_that_outlives_its_run_is_left_alone(instance: DagsterInstance):
