@@ -22,6 +22,8 @@ SQL_FOLDER = PROJECT_ROOT / "sql"
 
 DAGSTER_DATABASE = "dagster"
 
+RIGHTS = "schema/900_rights.sql"
+
 SESSIONS_AHEAD = timedelta(days=300)
 """Market sessions that end sooner than this are asked for anew; exchange_calendars knows a year."""
 
@@ -40,8 +42,9 @@ def fetch_value(connection: psycopg.Connection, name: str, values: Mapping[str, 
 
 
 def schema_files() -> list[str]:
-    """Names of the schema's files in the order in which they are applied."""
-    return [f"schema/{path.name}" for path in sorted((SQL_FOLDER / "schema").glob("*.sql"))]
+    """Names of the files of tables and views in the order in which they are applied, which is that of their numbers."""
+    paths = [*(SQL_FOLDER / "schema").glob("*.sql"), *(SQL_FOLDER / "views").glob("*.sql")]
+    return [str(path.relative_to(SQL_FOLDER)) for path in sorted(paths, key=lambda path: path.name)]
 
 
 def until_available(settings: Settings, patience: float | None = None, stop: threading.Event | None = None) -> Retrying:
@@ -66,8 +69,7 @@ def init_db(settings: Settings) -> None:
         with attempt:
             _create_databases(settings)
     with psycopg.connect(settings.conninfo("owner")) as connection:
-        # Two at once would both create what is missing.
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext('stock_pipeline.init_db'))")
+        _one_at_a_time(connection)
         try:
             connection.execute("SET client_min_messages = warning")
             connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
@@ -80,6 +82,18 @@ def init_db(settings: Settings) -> None:
             raise SettingsError(f"db_url: {settings.db_url} has no TimescaleDB: install the extension there") from error
         except psycopg.errors.InsufficientPrivilege as error:
             raise SettingsError(f"db_user: {settings.db_user} may not set up the database: {error}") from error
+
+
+def apply_file(connection: psycopg.Connection[Any], name: str) -> None:
+    """Apply one file of tables or views again, and give the roles their rights on what it creates."""
+    _one_at_a_time(connection)
+    for file in (name, RIGHTS):
+        connection.execute(load_sql(file))
+
+
+def _one_at_a_time(connection: psycopg.Connection[Any]) -> None:
+    # Two at once would both create what is missing.
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('stock_pipeline.init_db'))")
 
 
 def _refresh_market_sessions(connection: psycopg.Connection) -> None:

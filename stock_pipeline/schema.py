@@ -1,5 +1,6 @@
-"""The columns of the tables, read from sql/schema: names, types, null or not, comments."""
+"""The columns of tables and views, read from sql/: names, types, null or not, comments."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -7,7 +8,9 @@ from functools import cache
 import sqlglot
 from sqlglot import exp
 
-from stock_pipeline.database import SQL_FOLDER
+from stock_pipeline.database import SQL_FOLDER, schema_files
+
+STATEMENT = re.compile(r"^(CREATE TABLE|CREATE OR REPLACE VIEW|COMMENT ON)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -18,19 +21,37 @@ class Column:
     comment: str | None
 
 
+VIEW_TYPES = {"timestamp": "timestamptz", "from_timestamp": "timestamptz", "symbol": "text"}
+"""Types of a view's columns, which its statement does not say; others are double precision."""
+
+
 @cache
 def table_columns(table: str) -> tuple[Column, ...]:
-    """The columns of a table in their order.
+    """The columns of a table or view in their order.
 
     Raises:
-        KeyError: no file of sql/schema creates such a table.
+        KeyError: no file of sql/ creates such a table or view.
     """
-    for path in sorted((SQL_FOLDER / "schema").glob("*.sql")):
-        statements = [statement for statement in sqlglot.parse(path.read_text(), dialect="postgres") if statement]
+    for name in schema_files():
+        statements = _statements(name)
         for create in (statement for statement in statements if isinstance(statement, exp.Create)):
             if create.kind == "TABLE" and create.this.this.name == table:
                 return tuple(_columns(create, _comments(statements, table)))
+            if create.kind == "VIEW" and create.this.name == table:
+                comments = _comments(statements, table)
+                names = create.expression.named_selects
+                return tuple(
+                    Column(name, VIEW_TYPES.get(name, "double precision"), True, comments.get(name)) for name in names
+                )
     raise KeyError(table)
+
+
+@cache
+def _statements(name: str) -> list[exp.Expr]:
+    """The statements of a file that create tables and views or comment on them; each is a paragraph of its own."""
+    paragraphs = (SQL_FOLDER / name).read_text().split("\n\n")
+    relevant = [text for text in paragraphs if STATEMENT.search(text)]
+    return [statement for text in relevant for statement in sqlglot.parse(text, dialect="postgres") if statement]
 
 
 def _columns(create: exp.Create, comments: dict[str, str]) -> list[Column]:

@@ -1,7 +1,3 @@
--- Final is a bar 15 minutes after its minute, when both streams have committed all that Kafka held then.
+-- Bars become final when nothing is left that could change them in the ordinary way.
 UPDATE ohlcv_data SET is_final = TRUE
-WHERE
-    NOT is_final
-    AND "timestamp" <= (
-        SELECT min(least(tick_complete_until, ohlcv_complete_until)) - INTERVAL '16 minutes' FROM stream_position
-    )
+WHERE NOT is_final AND "timestamp" <= (SELECT final_until() - INTERVAL '1 minute')

@@ -22,7 +22,7 @@ ALTER TABLE ohlcv_data ADD COLUMN IF NOT EXISTS is_final BOOLEAN NOT NULL DEFAUL
 ALTER TABLE ohlcv_data ADD COLUMN IF NOT EXISTS gap_seconds DOUBLE PRECISION NOT NULL DEFAULT 0;
 
 COMMENT ON TABLE ohlcv_data IS 'Bars of one minute; written by the ohlcv stream';
-COMMENT ON COLUMN ohlcv_data."timestamp" IS 'Start of the minute';
+COMMENT ON COLUMN ohlcv_data."timestamp" IS 'Start of the bar';
 COMMENT ON COLUMN ohlcv_data.symbol IS 'Symbol as Finnhub writes it';
 COMMENT ON COLUMN ohlcv_data.open IS 'Price of the first trade by (event_time, seq) that updates last';
 COMMENT ON COLUMN ohlcv_data.high IS 'Highest price of the trades that update high and low';
@@ -30,11 +30,11 @@ COMMENT ON COLUMN ohlcv_data.low IS 'Lowest price of the trades that update high
 COMMENT ON COLUMN ohlcv_data.close IS 'Price of the last trade by (event_time, seq) that updates last';
 COMMENT ON COLUMN ohlcv_data.volume IS 'Sum of the volumes of the trades that update volume';
 COMMENT ON COLUMN ohlcv_data.trades IS 'Number of trades with a volume that update volume';
-COMMENT ON COLUMN ohlcv_data.ticks IS 'Number of all trades of the minute that the bar was built from, whatever they update';
+COMMENT ON COLUMN ohlcv_data.ticks IS 'Number of all trades that the bar was built from, whatever they update';
 COMMENT ON COLUMN ohlcv_data.vwap IS 'Volume-weighted average price of the trades that update volume; null at volume 0';
 COMMENT ON COLUMN ohlcv_data.updated_at IS 'When the values were last written';
-COMMENT ON COLUMN ohlcv_data.is_final IS 'Since 15 minutes after the minute; a change after that is in ohlcv_restatement';
-COMMENT ON COLUMN ohlcv_data.gap_seconds IS 'Seconds of the minute in which the feed is known to have been away (feed_gap)';
+COMMENT ON COLUMN ohlcv_data.is_final IS 'Since 15 minutes after its end; a change of a minute after that is in ohlcv_restatement';
+COMMENT ON COLUMN ohlcv_data.gap_seconds IS 'Seconds of the bar in which the feed is known to have been away (feed_gap)';
 
 SELECT create_hypertable(
     'ohlcv_data',

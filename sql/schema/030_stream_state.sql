@@ -39,6 +39,15 @@ WHERE
         LIMIT 1
     );
 
+-- Bars that ended until then are final: 15 minutes later both streams had committed all that Kafka held.
+CREATE OR REPLACE FUNCTION final_until()
+RETURNS TIMESTAMPTZ
+LANGUAGE sql STABLE
+SET search_path = public, pg_temp
+AS $$
+    SELECT min(least(tick_complete_until, ohlcv_complete_until)) - INTERVAL '15 minutes' FROM stream_position
+$$;
+
 -- What each stream did, a row every 10 s.
 CREATE TABLE IF NOT EXISTS stream_stats (
     stream TEXT NOT NULL,

@@ -19,10 +19,10 @@ COMMENT ON TABLE feed_gap IS 'When the feed is known to have been away';
 COMMENT ON COLUMN feed_gap.symbol IS 'Symbol as Finnhub writes it; null: every symbol';
 COMMENT ON COLUMN feed_gap.started IS 'The last sign of life before it';
 COMMENT ON COLUMN feed_gap.ended IS 'The first sign of life after it; null: it lasts';
-COMMENT ON COLUMN feed_gap.cause IS
-'disconnected: no connection to the feed; silent: no trade for longer than the symbol''s rhythm allows; '
-'subscription rejected: by Finnhub; producer down: nobody listened; '
-'expired in Kafka: dropped from the topic before it was taken in; other topic: the topic was another one';
+-- disconnected: no connection to the feed. silent: no trade for longer than the symbol's rhythm allows. subscription
+-- rejected: by Finnhub. producer down: nobody listened. expired in Kafka: dropped from the topic before it was taken in.
+-- other topic: the topic was another one.
+COMMENT ON COLUMN feed_gap.cause IS 'Why: connection, silence of a symbol, Finnhub''s refusal, the producer, or Kafka';
 COMMENT ON COLUMN feed_gap.detail IS 'What is known beside the cause, such as the text of an error';
 COMMENT ON COLUMN feed_gap.is_marked IS
 'gap_seconds of the bars takes it into account; false again whenever the row changes';

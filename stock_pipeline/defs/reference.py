@@ -1,36 +1,36 @@
 """The tables that bars depend on beside their trades: market sessions and trade conditions."""
 
-from dagster import AssetSpec, DefaultScheduleStatus, MaterializeResult, ScheduleDefinition, asset, define_asset_job
+from datetime import timedelta
 
-from stock_pipeline.defs.tables import table_schema
+from dagster import AutomationCondition, FreshnessPolicy, MaterializeResult, asset
+
+from stock_pipeline.defs.applied_sql import applied_sql, when_missing_or
+from stock_pipeline.defs.tables import table_metadata
 from stock_pipeline.resources.timescale import TimescaleResource
 
-trade_condition = AssetSpec(
+trade_condition = applied_sql(
     "trade_condition",
-    group_name="reference",
+    ["schema/040_trade_condition.sql"],
+    group="reference",
     kinds={"postgres", "table"},
+    deps=[],
     description=(
         "What a trade with a condition code may do to a bar, from the consolidated tapes' specifications. Grain: a "
-        "code. Written by `stock-pipeline init-db`."
+        "code. Key: code. Written from its file whenever that changes; the streams read it when they start."
     ),
-    metadata={
-        "dagster/column_schema": table_schema("trade_condition"),
-        "dagster/table_name": "stocks.public.trade_condition",
-    },
 )
 
 
 @asset(
     group_name="reference",
+    automation_condition=when_missing_or(AutomationCondition.cron_tick_passed("0 5 * * 0")),
+    freshness_policy=FreshnessPolicy.time_window(fail_window=timedelta(days=9)),
     kinds={"python", "postgres", "table"},
     description=(
         "Regular sessions of XNYS, 24/5 and 24/7 from 1990 to a year ahead, from exchange_calendars. Grain: a session. "
         "Key: (calendar, session). Written anew each week; the streams read it when they start."
     ),
-    metadata={
-        "dagster/column_schema": table_schema("market_session"),
-        "dagster/table_name": "stocks.public.market_session",
-    },
+    metadata=table_metadata("market_session"),
 )
 def market_session(timescale: TimescaleResource) -> MaterializeResult[None]:
     # A large import, which the loading of definitions does without.
@@ -38,10 +38,3 @@ def market_session(timescale: TimescaleResource) -> MaterializeResult[None]:
 
     with timescale.connect("writer") as connection:
         return MaterializeResult(metadata={"dagster/row_count": fill_market_sessions(connection)})
-
-
-refresh_market_sessions = ScheduleDefinition(
-    job=define_asset_job("market_sessions", selection=[market_session]),
-    cron_schedule="0 5 * * 0",
-    default_status=DefaultScheduleStatus.RUNNING,
-)

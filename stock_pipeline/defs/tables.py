@@ -1,15 +1,51 @@
-"""What the assets of tables have in common."""
+"""What the assets of tables and views have in common."""
 
-from dagster import HourlyPartitionsDefinition, TableColumn, TableColumnConstraints, TableSchema
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dagster import (
+    DailyPartitionsDefinition,
+    HourlyPartitionsDefinition,
+    TableColumn,
+    TableColumnConstraints,
+    TableColumnDep,
+    TableColumnLineage,
+    TableSchema,
+)
 
 from stock_pipeline.schema import table_columns
+from stock_pipeline.settings import load_settings
 
 HOURS = HourlyPartitionsDefinition(start_date="2026-01-01-00:00", timezone="UTC")
 """An hour of trades, by the time of the trade."""
 
+DAYS = DailyPartitionsDefinition(start_date="2026-01-01", timezone="UTC", end_offset=1)
+"""A UTC day of bars, by the bar's start; the running day is one of them."""
 
-def table_schema(table: str) -> TableSchema:
-    """The column schema of a table, as sql/schema creates it."""
+Lineage = Mapping[str, Sequence[tuple[str, str]]]
+"""For each column the assets and their columns that it is made of."""
+
+
+def table_metadata(table: str, columns_of: str | None = None, lineage: Lineage | None = None) -> dict[str, Any]:
+    """Definition metadata: name, columns and column lineage of a table or view.
+
+    Args:
+        columns_of: the table that has the same columns, where sql/ makes this one like it.
+    """
+    metadata: dict[str, Any] = {
+        "dagster/table_name": f"{load_settings().db_name}.public.{table}",
+        "dagster/column_schema": _table_schema(columns_of or table),
+    }
+    if lineage is not None:
+        deps = {
+            column: [TableColumnDep(asset_key=asset, column_name=name) for asset, name in sources]
+            for column, sources in lineage.items()
+        }
+        metadata["dagster/column_lineage"] = TableColumnLineage(deps_by_column=deps)
+    return metadata
+
+
+def _table_schema(table: str) -> TableSchema:
     return TableSchema(
         columns=[
             TableColumn(

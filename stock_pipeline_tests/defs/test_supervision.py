@@ -5,16 +5,13 @@ from pathlib import Path
 
 import pytest
 from dagster import (
-    AssetKey,
     DagsterInstance,
     DagsterRunStatus,
-    DefaultSensorStatus,
     RunRequest,
     SkipReason,
     build_sensor_context,
 )
 
-from stock_pipeline.definitions import defs
 from stock_pipeline.defs import supervision
 from stock_pipeline.defs.ingest.producer import keep_producer_running, producer
 from stock_pipeline.defs.supervision import supervisor_lock
@@ -91,31 +88,3 @@ def test_a_supervisor_that_outlives_its_run_is_left_alone(instance: DagsterInsta
     add_run(instance, DagsterRunStatus.FAILURE)
     with hold(supervisor_lock(load_settings(), "producer")):
         assert "still supervises" in tick(instance).skip_message
-
-
-def test_every_asset_has_group_kinds_owner_and_description():
-    graph = defs().resolve_asset_graph()
-    keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
-    tables = {"tick_data", "ohlcv_data", "market_session", "trade_condition"}
-    assert keys == {"finnhub_trades", "stock_ticks", "stock_ticks_dead_letter", *tables}
-    for key in keys:
-        node = graph.get(AssetKey(key))
-        assert node.group_name and node.kinds and node.owners and node.description, key
-    parents = {AssetKey(key) for key in ("stock_ticks", "market_session", "trade_condition")}
-    assert graph.get(AssetKey("ohlcv_data")).parent_keys == parents
-
-
-def test_the_column_schemas_are_those_of_sql_and_avro():
-    graph = defs().resolve_asset_graph()
-    columns = {c.name: c for c in graph.get(AssetKey("tick_data")).metadata["dagster/column_schema"].columns}
-    assert list(columns) == ["symbol", "price", "event_time", "volume", "seq", "conditions", "received_at"]
-    assert columns["conditions"].constraints.nullable
-    assert not columns["seq"].constraints.nullable
-    topic = [c.name for c in graph.get(AssetKey("stock_ticks")).metadata["dagster/column_schema"].columns]
-    assert topic == ["type", "data", "data.s", "data.p", "data.t", "data.v", "data.c"]
-
-
-def test_the_sensors_are_on_from_the_start():
-    sensors = {sensor.name: sensor for sensor in defs().sensors}
-    assert set(sensors) == {f"keep_{name}_running" for name in ("producer", "tick_stream", "ohlcv_stream")}
-    assert {sensor.default_status for sensor in sensors.values()} == {DefaultSensorStatus.RUNNING}

@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 from confluent_kafka import Producer
 
+from stock_pipeline.bars.rollups import ROLLUPS, refresh
 from stock_pipeline_tests.conftest import Stack, eventually
 from stock_pipeline_tests.expected_bars import COLUMNS, assert_same_bars, bars_frame, expected_bars
+from stock_pipeline_tests.expected_rollups import expected_rollup
 from stock_pipeline_tests.messages import SCHEMA_PATH
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -108,8 +110,17 @@ def test_every_bar_of_a_million_trades_equals_pandas(own: Stack):
     trades["event_time"] = pd.to_datetime(trades["time_ms"], unit="ms", utc=True)
     rows = own.query(f"SELECT timestamp, symbol, {', '.join(COLUMNS)} FROM ohlcv_data")
     assert_same_bars(bars_frame(rows), expected_bars(trades))
+    assert_same_rollups(own, expected_bars(trades))
     done = own.command("reconcile")
     assert (done.returncode, done.stdout) == (0, ""), done.stdout[:2000]
+
+
+def assert_same_rollups(stack: Stack, bars: pd.DataFrame) -> None:
+    with stack.connect() as connection:
+        for rollup in ROLLUPS:
+            refresh(connection, rollup)
+            rows = connection.execute(f"SELECT timestamp, symbol, {', '.join(COLUMNS)} FROM {rollup.table}").fetchall()
+            assert_same_bars(bars_frame(rows), expected_rollup(bars, rollup.table))
 
 
 def written(stack: Stack) -> tuple:

@@ -4,10 +4,34 @@ from collections.abc import Iterator
 
 from dagster import AssetExecutionContext, AssetSpec, BackfillPolicy, MaterializeResult, multi_asset
 
-from spark.rebuild import rebuild
-from stock_pipeline.defs.tables import HOURS, table_schema
+from stock_pipeline.defs.tables import HOURS, Lineage, table_metadata
 from stock_pipeline.resources.spark import SparkResource
 from stock_pipeline.settings import load_settings
+
+TICK_LINEAGE: Lineage = {
+    "symbol": [("stock_ticks", "data.s")],
+    "price": [("stock_ticks", "data.p")],
+    "event_time": [("stock_ticks", "data.t")],
+    "volume": [("stock_ticks", "data.v")],
+    "conditions": [("stock_ticks", "data.c")],
+}
+"""seq and received_at come from the record's place and time in the log."""
+
+RULES = [("stock_ticks", "data.c"), ("trade_condition", "code")]
+"""What says which trades a bar is made of."""
+
+BAR_LINEAGE: Lineage = {
+    "timestamp": [("stock_ticks", "data.t")],
+    "symbol": [("stock_ticks", "data.s")],
+    "open": [("stock_ticks", "data.p"), *RULES, ("trade_condition", "updates_last")],
+    "high": [("stock_ticks", "data.p"), *RULES, ("trade_condition", "updates_high_low")],
+    "low": [("stock_ticks", "data.p"), *RULES, ("trade_condition", "updates_high_low")],
+    "close": [("stock_ticks", "data.p"), *RULES, ("trade_condition", "updates_last")],
+    "volume": [("stock_ticks", "data.v"), *RULES, ("trade_condition", "updates_volume")],
+    "trades": [("stock_ticks", "data.v"), *RULES, ("trade_condition", "updates_volume")],
+    "ticks": [("stock_ticks", "data")],
+    "vwap": [("stock_ticks", "data.p"), ("stock_ticks", "data.v"), *RULES, ("trade_condition", "updates_volume")],
+}
 
 
 @multi_asset(
@@ -25,10 +49,7 @@ from stock_pipeline.settings import load_settings
                 "Kafka log. Late trades are added whenever they come. Fresh within seconds of the trade. Materialise "
                 "an hour to build it again from the topic."
             ),
-            metadata={
-                "dagster/column_schema": table_schema("tick_data"),
-                "dagster/table_name": "stocks.public.tick_data",
-            },
+            metadata=table_metadata("tick_data", lineage=TICK_LINEAGE),
         ),
         AssetSpec(
             "ohlcv_data",
@@ -41,15 +62,15 @@ from stock_pipeline.settings import load_settings
                 "restates its bar within a minute, however late it is; ohlcv_restatement keeps the change. Fresh "
                 "within seconds of the trade. Materialise an hour to build it again from the topic."
             ),
-            metadata={
-                "dagster/column_schema": table_schema("ohlcv_data"),
-                "dagster/table_name": "stocks.public.ohlcv_data",
-            },
+            metadata=table_metadata("ohlcv_data", lineage=BAR_LINEAGE),
         ),
     ],
 )
 def market_data(context: AssetExecutionContext, spark: SparkResource) -> Iterator[MaterializeResult[None]]:
     """Builds hours of ticks and bars again from the topic, in one swap."""
+    # A large import, which other runs do without.
+    from spark.rebuild import rebuild
+
     hours = context.partition_time_window
     done = rebuild(spark.start(), load_settings(), hours.start, hours.end)
     for table, rows in {"tick_data": done.ticks, "ohlcv_data": done.bars}.items():

@@ -1,49 +1,64 @@
 """The jobs and sensors of the two Spark streams, and what they report of their tables."""
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from dagster import AssetMaterialization, DagsterInstance, MetadataValue
+from dagster import AssetMaterialization, AssetObservation, DagsterInstance, MetadataValue
 
 from stock_pipeline.defs.supervision import Events, Reporter, Resources, service_job, service_sensor
+from stock_pipeline.defs.table_report import bar_metadata, row_count
+from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.services.service import Heartbeat
 
 PARTITION = "%Y-%m-%d-%H:%M"
 
 
-def table_reporter(table: str) -> Reporter:
+def table_reporter(table: str, shown: Callable[[TimescaleResource], Mapping[str, Any]]) -> Reporter:
     """Reports the running hour of a table each minute, and a finished hour once more, for good.
 
-    The last report of an hour belongs to no run, since deleting an old run deletes what it materialised.
+    An hour begins as a materialisation and goes on with observations: an asset check counts for a materialisation
+    only until the next. The last report of an hour belongs to no run, since deleting an old run deletes what it
+    materialised.
+
+    Args:
+        shown: what to show of the table, hourly.
     """
-    finished: set[datetime] = set()
+    begun: set[datetime] = set()
 
     def report(beat: Heartbeat, resources: Resources) -> Events:
         hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        partition = hour.strftime(PARTITION)
+        figures: dict[str, Any] = {
+            "dagster/partition_row_count": _rows(table, hour, resources),
+            **beat.figures,
+            "spark_master": resources.spark.master,
+            **_link(resources.spark.ui_url(beat)),
+        }
+        if hour in begun:
+            return [AssetObservation(table, partition=partition, metadata=figures)]
+        figures |= shown(resources.timescale)
         last = hour - timedelta(hours=1)
-        if last not in finished:
-            rows = _rows(table, last, resources)
-            if rows:
-                DagsterInstance.get().report_runless_asset_event(
-                    AssetMaterialization(
-                        table, partition=last.strftime(PARTITION), metadata={"dagster/partition_row_count": rows}
-                    )
+        rows = _rows(table, last, resources)
+        if rows:
+            DagsterInstance.get().report_runless_asset_event(
+                AssetMaterialization(
+                    table, partition=last.strftime(PARTITION), metadata={"dagster/partition_row_count": rows}
                 )
-            finished.clear()
-            finished.add(last)
-        return [
-            AssetMaterialization(
-                table,
-                partition=hour.strftime(PARTITION),
-                metadata={
-                    "dagster/partition_row_count": _rows(table, hour, resources),
-                    **beat.figures,
-                    "spark_master": resources.spark.master,
-                    **_link(resources.spark.ui_url(beat)),
-                },
             )
-        ]
+        begun.clear()
+        begun.add(hour)
+        return [AssetMaterialization(table, partition=partition, metadata=figures)]
 
     return report
+
+
+def _ticks_shown(timescale: TimescaleResource) -> dict[str, Any]:
+    return row_count(timescale, "tick_data")
+
+
+def _bars_shown(timescale: TimescaleResource) -> dict[str, Any]:
+    return bar_metadata(timescale, "ohlcv_data")
 
 
 def _link(url: str | None) -> dict[str, MetadataValue]:
@@ -59,14 +74,14 @@ def _rows(table: str, hour: datetime, resources: Resources) -> int:
 tick_stream = service_job(
     "tick-stream",
     "Supervises the tick stream: Kafka to tick_data, by Spark.",
-    table_reporter("tick_data"),
+    table_reporter("tick_data", _ticks_shown),
     consumes_topic=True,
 )
 
 ohlcv_stream = service_job(
     "ohlcv-stream",
     "Supervises the ohlcv stream: Kafka to ohlcv_data, by Spark.",
-    table_reporter("ohlcv_data"),
+    table_reporter("ohlcv_data", _bars_shown),
     consumes_topic=True,
 )
 

@@ -1,0 +1,115 @@
+-- Coarser bars, each made of the next finer ones; sql/rollups keeps them up to date.
+
+-- What a day is: a stock's regular session, of everything else the UTC day. No row: no day, such as before the open.
+CREATE OR REPLACE FUNCTION trading_day(of_symbol TEXT, at TIMESTAMPTZ)
+RETURNS TABLE (starts TIMESTAMPTZ, ends TIMESTAMPTZ)
+LANGUAGE sql STABLE ROWS 1
+AS $$
+    SELECT s.opens, s.closes
+    FROM instrument AS i
+    INNER JOIN market_session AS s ON s.calendar = i.calendar
+    WHERE
+        i.symbol = of_symbol
+        AND i.asset_class = 'stock'
+        AND s.closes > at
+        AND s.closes <= at + INTERVAL '1 day'
+        AND s.opens <= at
+    UNION ALL
+    SELECT time_bucket('1 day', at), time_bucket('1 day', at) + INTERVAL '1 day'
+    FROM instrument AS i
+    WHERE i.symbol = of_symbol AND i.asset_class <> 'stock'
+$$;
+
+-- The coarser bar that a moment lies in: where it starts and ends. No row: in none.
+CREATE OR REPLACE FUNCTION bucket(width INTERVAL, of_symbol TEXT, at TIMESTAMPTZ)
+RETURNS TABLE (starts TIMESTAMPTZ, ends TIMESTAMPTZ)
+LANGUAGE sql STABLE ROWS 1
+AS $$
+    SELECT time_bucket(width, at), time_bucket(width, at) + width WHERE width < INTERVAL '1 day'
+    UNION ALL
+    SELECT d.starts, d.ends FROM trading_day(of_symbol, at) AS d WHERE width >= INTERVAL '1 day'
+$$;
+
+-- Final bars that have changed, a row for each change, until the next coarser bars have followed. Bars that are not
+-- final are not here: those are looked at each time.
+CREATE TABLE IF NOT EXISTS stale_bar (
+    rollup TEXT NOT NULL,
+    "timestamp" TIMESTAMPTZ NOT NULL,
+    symbol TEXT NOT NULL
+);
+
+COMMENT ON COLUMN stale_bar.rollup IS 'Table of the coarser bars that have to follow';
+
+-- Its arguments are the tables that have to follow.
+CREATE OR REPLACE FUNCTION note_stale_bar()
+RETURNS TRIGGER
+LANGUAGE plpgsql
+SET search_path = public, pg_temp
+AS $$
+BEGIN
+    INSERT INTO stale_bar (rollup, "timestamp", symbol)
+    SELECT unnest(TG_ARGV), coalesce(new."timestamp", old."timestamp"), coalesce(new.symbol, old.symbol);
+    RETURN NULL;
+END
+$$;
+
+DO $$
+DECLARE
+    rollup RECORD;
+BEGIN
+    FOR rollup IN
+        VALUES
+        ('ohlcv_5m', INTERVAL '28 days'),
+        ('ohlcv_15m', INTERVAL '84 days'),
+        ('ohlcv_1h', INTERVAL '364 days'),
+        ('ohlcv_1d', INTERVAL '3640 days')
+    LOOP
+        IF to_regclass(rollup.column1) IS NULL THEN
+            EXECUTE format('CREATE TABLE %I (LIKE ohlcv_data INCLUDING ALL)', rollup.column1);
+            PERFORM create_hypertable(
+                rollup.column1::regclass,
+                by_range('timestamp', rollup.column2),
+                create_default_indexes => FALSE
+            );
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Bars of a database that is older than the rollups.
+INSERT INTO stale_bar (rollup, "timestamp", symbol)
+SELECT DISTINCT 'ohlcv_5m', time_bucket('5 minutes', bar."timestamp"), bar.symbol
+FROM ohlcv_data AS bar
+WHERE
+    bar.is_final
+    AND NOT EXISTS (SELECT FROM ohlcv_5m)
+    AND NOT EXISTS (SELECT FROM stale_bar);
+
+DO $$
+DECLARE
+    finer RECORD;
+BEGIN
+    FOR finer IN
+        VALUES
+        ('ohlcv_data', $args$'ohlcv_5m'$args$),
+        ('ohlcv_5m', $args$'ohlcv_15m'$args$),
+        ('ohlcv_15m', $args$'ohlcv_1h', 'ohlcv_1d'$args$)
+    LOOP
+        EXECUTE format(
+            'CREATE OR REPLACE TRIGGER stale_by_insert AFTER INSERT ON %I FOR EACH ROW '
+            'WHEN (new.is_final) EXECUTE FUNCTION note_stale_bar(%s)',
+            finer.column1, finer.column2
+        );
+        EXECUTE format(
+            'CREATE OR REPLACE TRIGGER stale_by_update AFTER UPDATE ON %I FOR EACH ROW '
+            'WHEN (old.is_final OR new.is_final) EXECUTE FUNCTION note_stale_bar(%s)',
+            finer.column1, finer.column2
+        );
+        EXECUTE format(
+            'CREATE OR REPLACE TRIGGER stale_by_delete AFTER DELETE ON %I FOR EACH ROW '
+            'EXECUTE FUNCTION note_stale_bar(%s)',
+            finer.column1, finer.column2
+        );
+    END LOOP;
+END
+$$;

@@ -1,0 +1,62 @@
+"""What the assets of tables show of their content: how much there is, the newest bars as table and candlesticks."""
+
+import base64
+from datetime import datetime
+from typing import Any
+
+from dagster import MetadataValue, TableRecord
+from psycopg import sql
+
+from stock_pipeline.database import load_sql
+from stock_pipeline.resources.timescale import TimescaleResource
+from stock_pipeline.settings import load_settings
+
+CANDLES = 120
+
+ROWS = 10
+"""Bars in the preview."""
+
+
+def count_bars(timescale: TimescaleResource, table: str, begin: datetime, end: datetime) -> int:
+    """How many bars start from `begin` to before `end`."""
+    rows = _fetch(timescale, "queries/count_bars.sql", table, {"begin": begin, "end": end})
+    return int(rows[0]["rows"])
+
+
+def row_count(timescale: TimescaleResource, table: str) -> dict[str, Any]:
+    """The approximate number of rows of a table, as metadata."""
+    rows = timescale.fetch("queries/approximate_rows.sql", {"table": table})[0]["rows"]
+    return {} if rows is None else {"dagster/row_count": int(rows)}
+
+
+def bar_metadata(timescale: TimescaleResource, table: str) -> dict[str, Any]:
+    """Row count of the table, preview, and the chart of the first subscribed symbol that has bars."""
+    metadata = row_count(timescale, table)
+    newest = _fetch(timescale, "queries/newest_bars.sql", table, {"symbol": None, "limit": ROWS})
+    if newest:
+        records = [TableRecord({name: _shown(value) for name, value in bar.items()}) for bar in newest]
+        metadata["preview"] = MetadataValue.table(records)
+    for symbol in load_settings().symbols:
+        bars = _fetch(timescale, "queries/newest_bars.sql", table, {"symbol": symbol, "limit": CANDLES})
+        if bars:
+            metadata["chart"] = _chart(f"{symbol}, {table}, UTC", bars)
+            break
+    return metadata
+
+
+def _chart(title: str, bars: list[dict[str, Any]]) -> MetadataValue:
+    # A large import, which most runs do without.
+    from stock_pipeline.bars.chart import Candle, candlesticks
+
+    candles = [Candle(**{name: bar[name] for name in Candle._fields}) for bar in bars]
+    picture = base64.b64encode(candlesticks(title, candles)).decode()
+    return MetadataValue.md(f"![{title}](data:image/png;base64,{picture})")
+
+
+def _shown(value: object) -> str | int | float | bool | None:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def _fetch(timescale: TimescaleResource, statement: str, table: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    with timescale.connect() as connection:
+        return connection.execute(load_sql(statement).format(bars=sql.Identifier(table)), values).fetchall()

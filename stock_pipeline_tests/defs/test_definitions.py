@@ -1,0 +1,97 @@
+"""What Dagster shows of the project: every asset, job, schedule, sensor and check by name, and what each has to say."""
+
+from functools import cache
+
+import pytest
+from dagster import AssetKey, AssetSpec, DefaultScheduleStatus, DefaultSensorStatus, RepositoryDefinition
+
+from stock_pipeline.definitions import defs
+
+ASSETS = {
+    "ingest": {"finnhub_trades", "stock_ticks", "stock_ticks_dead_letter"},
+    "market_data": {"tick_data", "ohlcv_data"},
+    "reference": {"market_session", "trade_condition"},
+    "analytics": {
+        *("ohlcv_5m", "ohlcv_15m", "ohlcv_1h", "ohlcv_1d"),
+        *("volatility_1m", "volatility_30", "volatility_60", "volatility_1440", "vwap_bands"),
+    },
+}
+
+PARENTS = {
+    "ohlcv_data": {"stock_ticks", "market_session", "trade_condition"},
+    "ohlcv_5m": {"ohlcv_data"},
+    "ohlcv_15m": {"ohlcv_5m"},
+    "ohlcv_1h": {"ohlcv_15m"},
+    "ohlcv_1d": {"ohlcv_15m"},
+    "volatility_30": {"ohlcv_data"},
+    "vwap_bands": {"ohlcv_data", "market_session"},
+}
+
+JOBS = {"bar_checks", "ohlcv_stream", "producer", "rollups", "tick_stream"}
+
+SCHEDULES = {"check_bars", "refresh_rollups"}
+
+SENSORS = {"automation", "keep_ohlcv_stream_running", "keep_producer_running", "keep_tick_stream_running"}
+
+NO_COLUMNS = {"finnhub_trades", "stock_ticks_dead_letter"}
+"""A stream of frames, and records of any form."""
+
+
+@cache
+def repository() -> RepositoryDefinition:
+    return defs().get_repository_def()
+
+
+@cache
+def specs() -> dict[str, AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in defs().resolve_all_asset_specs()}
+
+
+def test_the_assets_are_these():
+    groups: dict[str, set[str]] = {}
+    for name, spec in specs().items():
+        groups.setdefault(spec.group_name, set()).add(name)
+    assert groups == ASSETS
+
+
+@pytest.mark.parametrize(("name", "parents"), PARENTS.items())
+def test_the_lineage_is_this(name: str, parents: set[str]):
+    keys = repository().asset_graph.get(AssetKey(name)).parent_keys
+    assert {key.to_user_string() for key in keys} == parents
+
+
+def test_jobs_schedules_and_sensors_are_these_and_all_are_on():
+    assert {job.name for job in repository().get_all_jobs()} - {"__ASSET_JOB"} == JOBS
+    assert {schedule.name for schedule in repository().schedule_defs} == SCHEDULES
+    assert {sensor.name for sensor in repository().sensor_defs} == SENSORS
+    assert {s.default_status for s in repository().schedule_defs} == {DefaultScheduleStatus.RUNNING}
+    assert {s.default_status for s in repository().sensor_defs} == {DefaultSensorStatus.RUNNING}
+
+
+@pytest.mark.parametrize("name", sorted(set.union(*ASSETS.values())))
+def test_every_asset_says_what_it_is(name: str):
+    spec = specs()[name]
+    assert spec.group_name and spec.kinds and spec.tags
+    assert spec.owners == ["team:market-data"]
+    assert len(spec.description) > 80
+    if name in NO_COLUMNS:
+        return
+    columns = {column.name for column in spec.metadata["dagster/column_schema"].columns}
+    assert columns
+    if spec.group_name in ("market_data", "analytics"):
+        assert "Grain: " in spec.description and "Key: " in spec.description
+        lineage = spec.metadata["dagster/column_lineage"].deps_by_column
+        assert set(lineage) <= columns
+        for column in (dep for deps in lineage.values() for dep in deps):
+            source = specs()[column.asset_key.to_user_string()]
+            assert column.asset_key in {dep.asset_key for dep in spec.deps}
+            assert column.column_name in {c.name for c in source.metadata["dagster/column_schema"].columns}
+
+
+def test_the_column_schemas_are_those_of_sql_and_avro():
+    columns = {column.name: column for column in specs()["tick_data"].metadata["dagster/column_schema"].columns}
+    assert list(columns) == ["symbol", "price", "event_time", "volume", "seq", "conditions", "received_at"]
+    assert columns["conditions"].constraints.nullable
+    assert not columns["seq"].constraints.nullable
+    topic = [column.name for column in specs()["stock_ticks"].metadata["dagster/column_schema"].columns]
+    assert topic == ["type", "data", "data.s", "data.p", "data.t", "data.v", "data.c"]
