@@ -24,6 +24,7 @@ run: setup ## Everything in the foreground; Ctrl-C stops it
 
 test: setup ## All tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/dagster definitions validate --workspace workspace.yaml --log-level warning
 	@$(BIN)/python -m pytest
 
 test-unit: setup ## Tests that need no service

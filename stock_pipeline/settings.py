@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from psycopg.conninfo import make_conninfo
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     )
     webserver_port: int = Field(3001, ge=1, le=65535, description="Dagster's user interface")
     simulator_port: int = Field(8765, ge=1, le=65535, description="the simulator that `run` starts without a token")
+    alert_webhook_url: SecretStr | None = Field(
+        None, description="Slack's incoming webhook, or what takes its format; unset: alerts are log lines"
+    )
     debian_mirror: str | None = Field(
         None, description="where Debian packages come from; unset: where this machine's apt gets them"
     )
@@ -124,6 +127,15 @@ class Settings(BaseSettings):
         if parts.username or parts.password:
             raise ValueError("put the user into db_user and the password into db_password")
         return url
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _check_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            return SecretStr(str(HttpUrl(value.get_secret_value()))) if value else None
+        except ValidationError:
+            # Its text, the cause of another one, holds the URL.
+            raise ValueError("expected https://host/path or http://host/path") from None
 
     @field_validator("kafka_bootstrap_servers")
     @classmethod
@@ -240,7 +252,7 @@ class Settings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Every value that must not appear in a log."""
-        values = [s.get_secret_value() for s in (self.finnhub_token, self.db_password) if s]
+        values = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr) and value]
         return values + list(self._generated_passwords().values())
 
 

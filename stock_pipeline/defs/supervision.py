@@ -50,8 +50,8 @@ LEASE = 6 * 3600.0
 LOOK = 1.0
 """Seconds between two looks at the process."""
 
-REPORT = 60.0
-"""Seconds between two reports to the assets."""
+REPORT = 120.0
+"""Seconds between two reports to the assets: each is some kilobytes of Dagster's event log."""
 
 STATUS_LOOK = 5.0
 """Seconds between two looks at the run's own status: one that was force-terminated gets no interrupt."""
@@ -81,7 +81,7 @@ StorageAway = (sqlalchemy.exc.DBAPIError, psycopg2.Error)
 
 Events = Sequence[AssetMaterialization | AssetObservation]
 Reporter = Callable[[Heartbeat, "Resources"], Events]
-"""What to tell the assets about the newest heartbeat, once a minute."""
+"""What to tell the assets about the newest heartbeat, every REPORT seconds."""
 
 
 class Resources:
@@ -110,7 +110,7 @@ def service_job(service: ServiceName, description: str, report: Reporter, consum
     """The job that supervises one service.
 
     Args:
-        report: makes the events that the run logs once a minute.
+        report: makes the events that the run logs every REPORT seconds.
         consumes_topic: whether the service stands still where the topic goes on only if it hangs.
     """
 

@@ -27,11 +27,11 @@ PARENTS = {
     "vwap_bands": {"ohlcv_data", "market_session"},
 }
 
-JOBS = {"bar_checks", "ohlcv_stream", "producer", "rollups", "tick_stream"}
+JOBS = {"bar_checks", "delete_old_runs", "ohlcv_stream", "producer", "rollups", "tick_stream"}
 
-SCHEDULES = {"check_bars", "refresh_rollups"}
+SCHEDULES = {"check_bars", "delete_old_runs_hourly", "refresh_rollups"}
 
-SENSORS = {"automation", "keep_ohlcv_stream_running", "keep_producer_running", "keep_tick_stream_running"}
+SENSORS = {"alert", "automation", "keep_ohlcv_stream_running", "keep_producer_running", "keep_tick_stream_running"}
 
 NO_COLUMNS = {"finnhub_trades", "stock_ticks_dead_letter"}
 """A stream of frames, and records of any form."""

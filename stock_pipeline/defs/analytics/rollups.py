@@ -24,7 +24,6 @@ from dagster import (
     SkipReason,
     asset,
     define_asset_job,
-    in_process_executor,
     schedule,
 )
 from pydantic import Field
@@ -132,7 +131,6 @@ ohlcv_5m, ohlcv_15m, ohlcv_1h, ohlcv_1d = (rollup_asset(rollup) for rollup in RO
 rollups = define_asset_job(
     "rollups",
     selection=[rollup.table for rollup in ROLLUPS],
-    executor_def=in_process_executor,
     tags={"exclusive": "rollups", "dagster/max_runtime": str(MAX_SECONDS)},
     description="Makes rollups anew: what has changed, or whole days.",
 )

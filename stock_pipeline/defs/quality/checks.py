@@ -12,7 +12,6 @@ from dagster import (
     TableRecord,
     asset_check,
     define_asset_job,
-    in_process_executor,
 )
 
 from stock_pipeline.bars.reconciliation import reconcile
@@ -77,7 +76,6 @@ def _shown(value: object) -> str | int | float | None:
 bar_checks = define_asset_job(
     "bar_checks",
     selection=AssetSelection.checks(bars_match_ticks, conditions_are_known),
-    executor_def=in_process_executor,
     description="Compares the bars of the last hours with their ticks.",
 )
 
