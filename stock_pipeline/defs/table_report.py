@@ -34,7 +34,7 @@ def bar_metadata(timescale: TimescaleResource, table: str) -> dict[str, Any]:
     metadata = row_count(timescale, table)
     newest = _fetch(timescale, "queries/newest_bars.sql", table, {"symbol": None, "limit": ROWS})
     if newest:
-        records = [TableRecord({name: _shown(value) for name, value in bar.items()}) for bar in newest]
+        records = [TableRecord({name: shown(value) for name, value in bar.items()}) for bar in newest]
         metadata["preview"] = MetadataValue.table(records)
     for symbol in load_settings().symbols:
         bars = _fetch(timescale, "queries/newest_bars.sql", table, {"symbol": symbol, "limit": CANDLES})
@@ -53,7 +53,8 @@ def _chart(title: str, bars: list[dict[str, Any]]) -> MetadataValue:
     return MetadataValue.md(f"![{title}](data:image/png;base64,{picture})")
 
 
-def _shown(value: object) -> str | int | float | bool | None:
+def shown(value: object) -> str | int | float | bool | None:
+    """A value of a row as a table in Dagster takes it."""
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 

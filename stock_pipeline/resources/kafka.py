@@ -1,8 +1,12 @@
 """Kafka as a Dagster resource."""
 
+from collections.abc import Mapping
+from datetime import datetime
+
 from dagster import ConfigurableResource
 
 from stock_pipeline.ingest import topics
+from stock_pipeline.ingest.dead_letters import dead_letters_since
 from stock_pipeline.settings import Settings, load_settings
 
 
@@ -29,3 +33,12 @@ class KafkaResource(ConfigurableResource[None]):
             KafkaException: the broker cannot be reached.
         """
         return topics.offset_ranges(self._settings())
+
+    def dead_letters_since(self, since: datetime, limit: int) -> tuple[int, list[Mapping[str, str]]]:
+        """How many dead letters there are since then, and at most `limit` of them.
+
+        Raises:
+            UnknownTopic: there is no such topic.
+            KafkaException: the broker cannot be reached.
+        """
+        return dead_letters_since(self._settings(), since, limit)

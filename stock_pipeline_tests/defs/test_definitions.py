@@ -27,11 +27,30 @@ PARENTS = {
     "vwap_bands": {"ohlcv_data", "market_session"},
 }
 
-JOBS = {"bar_checks", "delete_old_runs", "ohlcv_stream", "producer", "rollups", "tick_stream"}
+JOBS = {
+    *("producer", "tick_stream", "ohlcv_stream"),
+    *("rollups", "live_checks", "table_checks", "delete_old_runs"),
+}
 
-SCHEDULES = {"check_bars", "delete_old_runs_hourly", "refresh_rollups"}
+SCHEDULES = {"check_live", "check_tables", "delete_old_runs_hourly", "refresh_rollups"}
 
 SENSORS = {"alert", "automation", "keep_ohlcv_stream_running", "keep_producer_running", "keep_tick_stream_running"}
+
+OF_BARS = {"high_is_highest", "low_is_lowest", "prices_are_positive", "keys_are_unique", "symbols_are_there"}
+
+OF_VIEWS = {"measures_are_not_negative", "jump_share_is_a_share", "full_windows_have_values", "last_row_is_fresh"}
+
+CHECKS = {
+    "finnhub_trades": {"feed_was_there"},
+    "stock_ticks_dead_letter": {"no_dead_letters"},
+    "tick_data": {
+        *("prices_are_positive", "keys_are_unique", "symbols_are_there", "clocks_agree", "subscribed_symbols_trade"),
+        *("conditions_are_known", "stream_keeps_up"),
+    },
+    "ohlcv_data": {*OF_BARS, "bars_match_ticks", "bars_are_fresh", "stream_keeps_up"},
+    **{f"ohlcv_{width}": {*OF_BARS, "sums_are_those_of_finer_bars"} for width in ("5m", "15m", "1h", "1d")},
+    **{f"volatility_{bars}": OF_VIEWS for bars in (30, 60, 1440)},
+}
 
 NO_COLUMNS = {"finnhub_trades", "stock_ticks_dead_letter"}
 """A stream of frames, and records of any form."""
@@ -66,6 +85,16 @@ def test_jobs_schedules_and_sensors_are_these_and_all_are_on():
     assert {sensor.name for sensor in repository().sensor_defs} == SENSORS
     assert {s.default_status for s in repository().schedule_defs} == {DefaultScheduleStatus.RUNNING}
     assert {s.default_status for s in repository().sensor_defs} == {DefaultSensorStatus.RUNNING}
+
+
+def test_the_checks_are_these_and_each_is_on_a_schedule():
+    checks: dict[str, set[str]] = {}
+    for key in repository().asset_graph.asset_check_keys:
+        checks.setdefault(key.asset_key.to_user_string(), set()).add(key.name)
+    assert checks == CHECKS
+    jobs = [repository().get_job(name) for name in ("live_checks", "table_checks")]
+    scheduled = [key for job in jobs for key in job.asset_layer.asset_graph.asset_check_keys]
+    assert sorted(scheduled) == sorted(repository().asset_graph.asset_check_keys)
 
 
 @pytest.mark.parametrize("name", sorted(set.union(*ASSETS.values())))

@@ -85,8 +85,8 @@ def _deliver(context: SensorEvaluationContext, settings: Settings, state: State)
             post(settings.alert_webhook_url.get_secret_value(), "\n".join(state.unsent))
         except (OSError, HTTPException) as error:
             reason = brief(first_line(error), settings.secrets())
-            context.log.error(f"{len(state.unsent)} alerts not delivered, tried again at the next tick: {reason}")
-            return f"{len(state.unsent)} alerts wait for the webhook ({reason}); "
+            context.log.error(f"alerts are not delivered, next try at the next tick: {reason}")
+            return f"alerts that wait for the webhook: {len(state.unsent)} ({reason}); "
     state.unsent.clear()
     return ""
 

@@ -1,87 +1,235 @@
-"""Checks of the bars against their ticks, and of what the ticks say, every ten minutes."""
+"""What is checked: of the feed and the streams every ten minutes, of the tables and views every hour."""
 
 from datetime import UTC, datetime, timedelta
 
 from dagster import (
     AssetCheckResult,
-    AssetCheckSeverity,
+    AssetChecksDefinition,
     AssetSelection,
     DefaultScheduleStatus,
-    MetadataValue,
     ScheduleDefinition,
-    TableRecord,
     asset_check,
     define_asset_job,
 )
+from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 
 from stock_pipeline.bars.reconciliation import reconcile
-from stock_pipeline.database import SQL_FOLDER
+from stock_pipeline.bars.rollups import ROLLUPS
+from stock_pipeline.defs.quality.batches import ERROR, SAMPLE, WARN, Batch, Rule, batch_checks, result
+from stock_pipeline.market.instruments import instrument
+from stock_pipeline.resources.kafka import KafkaResource
 from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.settings import load_settings
 
 LOOK_BACK = timedelta(hours=2)
-"""What the checks look at, to now."""
+"""What the checks against ticks look at, to now."""
 
-SAMPLE = 20
-"""Most rows shown."""
+TICKS_LOOK_BACK = timedelta(minutes=20)
 
+LAG_SECONDS, LAG_RECORDS = 30.0, 50_000
+"""A stream that is further behind is late."""
 
-@asset_check(
-    asset="ohlcv_data",
-    description=(
-        "Every bar of the last hours is what its ticks make it: open, high, low, close, trades and ticks exactly, "
-        "volume and vwap within 1e-9. ERROR: a wrong bar; `stock-pipeline reconcile --repair` restates it."
+STATS_AGE = 60.0
+"""Seconds after which a stream that writes no row of stream_stats is not running."""
+
+MAX_SECONDS = 300
+"""Checks that take longer are ended by Dagster's monitoring."""
+
+BARS_LOOK_BACK = {
+    "ohlcv_data": timedelta(days=1),
+    "ohlcv_5m": timedelta(days=2),
+    "ohlcv_15m": timedelta(days=7),
+    "ohlcv_1h": timedelta(days=30),
+    "ohlcv_1d": timedelta(days=365),
+}
+"""The tables of bars, and how far back they are checked."""
+
+BAR_RULES = (
+    Rule("high_is_highest", ERROR, "high ≥ open, low, close: a bar that breaks it was not made of trades."),
+    Rule("low_is_lowest", ERROR, "low ≤ open, high, close: a bar that breaks it was not made of trades."),
+    Rule("prices_are_positive", ERROR, "every price is above 0 and finite: others are no trades and do not get here."),
+    Rule("keys_are_unique", ERROR, "one bar for each timestamp and symbol: a second one would be counted twice."),
+    Rule("symbols_are_there", ERROR, "every bar has a symbol: without one nobody finds it."),
+)
+
+VIEW_RULES = (
+    Rule("measures_are_not_negative", ERROR, "volatilities and ranges are 0 or more: the formula or a bar is wrong."),
+    Rule("jump_share_is_a_share", ERROR, "jump_share lies between 0 and 1: the formula or a bar is wrong."),
+    Rule("full_windows_have_values", ERROR, "a full window has every measure: else an instrument has no calendar."),
+    Rule("last_row_is_fresh", ERROR, "the newest row of a symbol is of its newest bar: the view lacks bars."),
+)
+
+SUMS_ARE_RIGHT = Rule(
+    "sums_are_those_of_finer_bars",
+    ERROR,
+    "volume, trades and ticks are the sums of the finer bars: materialise the day to make its bars anew.",
+)
+
+MOST_SUMMED = timedelta(days=30)
+
+TICK_RULES = (
+    Rule("prices_are_positive", ERROR, "every price is above 0 and finite: others are dead-lettered."),
+    Rule("keys_are_unique", ERROR, "every trade is there once: a second one would be counted twice."),
+    Rule("symbols_are_there", ERROR, "every trade has a symbol: others are dead-lettered."),
+    Rule(
+        "clocks_agree",
+        WARN,
+        "half of a symbol's trades arrive within 10 s of their time, and not before it: else this machine's clock is "
+        "wrong or the feed is slow, and bars come late.",
+    ),
+    Rule(
+        "subscribed_symbols_trade",
+        WARN,
+        "every subscribed symbol traded in the last hour, if its market has been open since: else its name may be "
+        "wrong (SYMBOLS), or the plan does not cover it.",
     ),
 )
+
+FEED_WAS_THERE = Rule(
+    "feed_was_there",
+    WARN,
+    "the feed was there in the last two hours: bars of an outage lack its trades, and say so in gap_seconds.",
+)
+
+BARS_ARE_FRESH = Rule(
+    "bars_are_fresh",
+    WARN,
+    "a symbol's newest bar is at most three minutes older than its newest trade: else the ohlcv stream is late, or "
+    "none of the trades may set a price.",
+)
+
+BARS_MATCH_TICKS = Rule(
+    "bars_match_ticks",
+    ERROR,
+    "every bar is what its ticks make it: open, high, low, close, trades and ticks exactly, volume and vwap within "
+    "1e-9. `stock-pipeline reconcile --repair` restates a wrong one.",
+)
+
+CONDITIONS_ARE_KNOWN = Rule(
+    "conditions_are_known",
+    WARN,
+    "every condition code is in trade_condition: trades with another one count as eligible. Add it to "
+    "sql/schema/040_trade_condition.sql.",
+)
+
+STREAM_KEEPS_UP = Rule(
+    "stream_keeps_up",
+    WARN,
+    f"the stream runs and is at most {LAG_RECORDS:,} records and {LAG_SECONDS:.0f} s behind: what is newest comes "
+    "late. It may catch up after an outage; else see its Spark UI, and give it more cores (SPARK_MASTER).",
+)
+
+NO_DEAD_LETTERS = Rule(
+    "no_dead_letters",
+    WARN,
+    "nothing was dead-lettered in the last hour: what is no trade is kept there, with its reason, and is in no bar.",
+)
+
+
+def _subscribed() -> dict[str, list[str]]:
+    """The binds of checks/ticks.sql."""
+    symbols = load_settings().symbols
+    return {"symbols": list(symbols), "calendars": [instrument(symbol).calendar for symbol in symbols]}
+
+
+@asset_check(asset="ohlcv_data", description=f"ERROR: {BARS_MATCH_TICKS.reason}")
 def bars_match_ticks(timescale: TimescaleResource) -> AssetCheckResult:
     end = datetime.now(UTC)
     with timescale.connect() as connection:
         different = list(reconcile(connection, load_settings(), end - LOOK_BACK, end))
-    return _result(different, AssetCheckSeverity.ERROR, "checks/reconcile_bars.sql")
+    return result("ohlcv_data", BARS_MATCH_TICKS, different, "reconcile_bars.sql")
 
 
-@asset_check(
-    asset="tick_data",
-    description=(
-        "Every condition code of the last hours is in trade_condition. WARN: trades with another one count as "
-        "eligible; add it to sql/schema/040_trade_condition.sql."
-    ),
-)
+@asset_check(asset="tick_data", description=f"WARN: {CONDITIONS_ARE_KNOWN.reason}")
 def conditions_are_known(timescale: TimescaleResource) -> AssetCheckResult:
     end = datetime.now(UTC)
-    statement = "checks/unknown_conditions.sql"
-    unknown = [dict(row) for row in timescale.fetch(statement, {"begin": end - LOOK_BACK, "end": end})]
-    return _result(unknown, AssetCheckSeverity.WARN, statement)
+    statement = "unknown_conditions.sql"
+    unknown = timescale.fetch(f"checks/{statement}", {"begin": end - LOOK_BACK, "end": end})
+    return result("tick_data", CONDITIONS_ARE_KNOWN, unknown, statement)
 
 
-def _result(rows: list[dict[str, object]], severity: AssetCheckSeverity, statement: str) -> AssetCheckResult:
-    """Passed where there is no row."""
-    sample = [TableRecord({name: _shown(value) for name, value in row.items()}) for row in rows[:SAMPLE]]
-    table = {"sample": MetadataValue.table(sample)} if sample else {}
-    return AssetCheckResult(
-        passed=not rows,
-        severity=severity,
-        metadata={
-            "rows": len(rows),
-            "sql": MetadataValue.md(f"```sql\n{(SQL_FOLDER / statement).read_text()}```"),
-            **table,
-        },
+@asset_check(asset="stock_ticks_dead_letter", description=f"WARN: {NO_DEAD_LETTERS.reason}")
+def no_dead_letters(kafka: KafkaResource) -> AssetCheckResult:
+    count, sample = kafka.dead_letters_since(datetime.now(UTC) - timedelta(hours=1), SAMPLE)
+    return result("stock_ticks_dead_letter", NO_DEAD_LETTERS, sample, figures={"records": count})
+
+
+def _stream_keeps_up(asset: str, stream: str) -> AssetChecksDefinition:
+    @asset_check(asset=asset, name=STREAM_KEEPS_UP.name, description=f"WARN: {STREAM_KEEPS_UP.reason}")
+    def check(timescale: TimescaleResource) -> AssetCheckResult:
+        statement = "stream_lag.sql"
+        newest = next(iter(timescale.fetch(f"checks/{statement}", {"stream": stream})), None)
+        keeps_up = (
+            newest is not None
+            and newest["seconds_ago"] <= STATS_AGE
+            and newest["lag_seconds"] <= LAG_SECONDS
+            and newest["lag_records"] <= LAG_RECORDS
+        )
+        late = [] if keeps_up else [newest or {"stream": stream, "seconds_ago": "never"}]
+        return result(asset, STREAM_KEEPS_UP, late, statement, newest)
+
+    return check
+
+
+tick_stream_keeps_up = _stream_keeps_up("tick_data", "tick-stream")
+ohlcv_stream_keeps_up = _stream_keeps_up("ohlcv_data", "ohlcv-stream")
+
+TICKS = Batch("tick_data", "ticks.sql", TICK_RULES, TICKS_LOOK_BACK, values=_subscribed())
+
+FEED = Batch("finnhub_trades", "feed_gaps.sql", [FEED_WAS_THERE], LOOK_BACK)
+
+FRESH_BARS = Batch("ohlcv_data", "fresh_bars.sql", [BARS_ARE_FRESH], LOOK_BACK)
+
+BARS = [Batch(table, "bars.sql", BAR_RULES, look_back, {"bars": table}) for table, look_back in BARS_LOOK_BACK.items()]
+
+SUMS = [
+    Batch(
+        rollup.table,
+        "rollup_sums.sql",
+        [SUMS_ARE_RIGHT],
+        min(BARS_LOOK_BACK[rollup.table], MOST_SUMMED),
+        {"rollup": rollup.table, "source": rollup.source},
+        {"rollup": rollup.table, "width": rollup.width},
     )
+    for rollup in ROLLUPS
+]
 
+VIEWS = [
+    Batch(f"volatility_{bars}", "volatility.sql", VIEW_RULES, LOOK_BACK, values={"bars": bars})
+    for bars in (30, 60, 1440)
+]
 
-def _shown(value: object) -> str | int | float | None:
-    return value if isinstance(value, int | float) or value is None else str(value)
+live_batches = [batch_checks(batch) for batch in (TICKS, FEED, FRESH_BARS)]
 
+table_batches = [batch_checks(batch) for batch in (*BARS, *SUMS, *VIEWS)]
 
-bar_checks = define_asset_job(
-    "bar_checks",
-    selection=AssetSelection.checks(bars_match_ticks, conditions_are_known),
-    description="Compares the bars of the last hours with their ticks.",
+LIVE = (
+    bars_match_ticks,
+    conditions_are_known,
+    no_dead_letters,
+    tick_stream_keeps_up,
+    ohlcv_stream_keeps_up,
+    *live_batches,
 )
 
-check_bars = ScheduleDefinition(
-    name="check_bars",
-    job=bar_checks,
-    cron_schedule="*/10 * * * *",
-    default_status=DefaultScheduleStatus.RUNNING,
+live_checks = define_asset_job(
+    "live_checks",
+    selection=AssetSelection.checks(*LIVE),
+    tags={MAX_RUNTIME_SECONDS_TAG: str(MAX_SECONDS)},
+    description="Looks at the feed and the streams, and compares the bars of the last hours with their ticks.",
+)
+
+table_checks = define_asset_job(
+    "table_checks",
+    selection=AssetSelection.checks(*table_batches),
+    tags={MAX_RUNTIME_SECONDS_TAG: str(MAX_SECONDS)},
+    description="Looks at bars, rollups and views by themselves and against each other.",
+)
+
+check_live = ScheduleDefinition(
+    name="check_live", job=live_checks, cron_schedule="*/10 * * * *", default_status=DefaultScheduleStatus.RUNNING
+)
+
+check_tables = ScheduleDefinition(
+    name="check_tables", job=table_checks, cron_schedule="20 * * * *", default_status=DefaultScheduleStatus.RUNNING
 )

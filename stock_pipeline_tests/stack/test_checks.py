@@ -1,0 +1,219 @@
+"""Every asset check passes over sound data, and finds what is broken on purpose."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from dagster import AssetCheckSeverity, AssetKey, DagsterInstance
+from psycopg.rows import DictRow, dict_row
+
+from stock_pipeline.bars.rollups import ROLLUPS, refresh
+from stock_pipeline.definitions import defs
+from stock_pipeline.defs.quality.batches import Batch
+from stock_pipeline.defs.quality.checks import BARS, FEED, FRESH_BARS, SUMS, TICKS, VIEWS
+from stock_pipeline.settings import Settings
+from stock_pipeline_tests.conftest import Stack
+from stock_pipeline_tests.messages import encode, trade
+
+pytestmark = pytest.mark.stack
+
+SYMBOL = "BINANCE:BTCUSDT"
+
+TABLES = ["ohlcv_data", *(rollup.table for rollup in ROLLUPS)]
+
+
+@pytest.fixture
+def database(product: Settings) -> Iterator[psycopg.Connection[DictRow]]:
+    """A day and a half of sound ticks and bars of one symbol to now, with rollups; undone at the end."""
+    with (
+        psycopg.connect(product.conninfo("owner"), row_factory=dict_row) as connection,
+        connection.transaction(force_rollback=True),
+    ):
+        for table in ("tick_data", *TABLES, "stale_bar", "stream_offset", "feed_gap", "instrument", "late_minute"):
+            connection.execute(f"DELETE FROM {table}")
+        connection.execute("INSERT INTO instrument VALUES (%s, 'crypto', '24/7', 525600)", [SYMBOL])
+        connection.execute(
+            "INSERT INTO stream_offset SELECT s, 'topic', 0, 0, now(), now() "
+            "FROM unnest(ARRAY['tick-stream', 'ohlcv-stream']) AS s"
+        )
+        connection.execute(
+            "INSERT INTO tick_data "
+            "SELECT %s, 10 + random(), minute, 1, extract(EPOCH FROM minute)::bigint, NULL, minute "
+            "FROM generate_series(date_trunc('minute', now()) - INTERVAL '36 hours', now(), '1 minute') AS minute",
+            [SYMBOL],
+        )
+        connection.execute(
+            "INSERT INTO ohlcv_data (timestamp, symbol, open, high, low, close, volume, trades, ticks, vwap, is_final) "
+            "SELECT event_time, symbol, price, price, price, price, volume, 1, 1, price, TRUE FROM tick_data"
+        )
+        for rollup in ROLLUPS:
+            refresh(connection, rollup)
+        yield connection
+
+
+def failed(database: psycopg.Connection[DictRow], batch: Batch) -> set[str]:
+    known = {rule.name for rule in batch.rules}
+    names = {row["check"] for row in batch.violations(database)}
+    assert names <= known
+    return names
+
+
+def everything() -> list[Batch]:
+    return [TICKS, FEED, FRESH_BARS, *BARS, *SUMS, *VIEWS]
+
+
+def test_sound_data_passes_every_check(database: psycopg.Connection[DictRow]):
+    subscribed = {"symbols": [SYMBOL], "calendars": ["24/7"]}
+    for batch in everything():
+        if batch is TICKS:
+            batch = Batch(batch.asset, batch.statement, batch.rules, batch.look_back, values=subscribed)
+        assert batch.violations(database) == [], batch
+
+
+BROKEN_BARS = {
+    "high_is_highest": "high = close - 1",
+    "low_is_lowest": "low = high + 1",
+    "prices_are_positive": "open = 0, low = 0",
+    "symbols_are_there": "symbol = ''",
+}
+
+
+@pytest.mark.parametrize("batch", BARS, ids=lambda batch: batch.asset)
+@pytest.mark.parametrize(("check", "change"), BROKEN_BARS.items())
+def test_a_broken_bar_is_found(database: psycopg.Connection[DictRow], batch: Batch, check: str, change: str):
+    database.execute(f"UPDATE {batch.asset} SET {change} WHERE timestamp = (SELECT max(timestamp) FROM {batch.asset})")
+    assert check in failed(database, batch)
+
+
+def test_a_price_that_is_no_number_is_found(database: psycopg.Connection[DictRow]):
+    database.execute("UPDATE ohlcv_data SET close = 'NaN' WHERE timestamp = (SELECT max(timestamp) FROM ohlcv_data)")
+    assert "prices_are_positive" in failed(database, BARS[0])
+
+
+def test_a_key_that_is_there_twice_is_found(database: psycopg.Connection[DictRow]):
+    # Without its constraint, which no writer can get round.
+    database.execute("ALTER TABLE ohlcv_data DROP CONSTRAINT ohlcv_data_timestamp_symbol_key")
+    database.execute("INSERT INTO ohlcv_data SELECT * FROM ohlcv_data ORDER BY timestamp DESC LIMIT 1")
+    assert failed(database, BARS[0]) == {"keys_are_unique"}
+    database.execute("ALTER TABLE tick_data DROP CONSTRAINT tick_data_pkey")
+    database.execute("INSERT INTO tick_data SELECT * FROM tick_data ORDER BY event_time DESC LIMIT 1")
+    assert "keys_are_unique" in failed(database, TICKS)
+
+
+@pytest.mark.parametrize("batch", SUMS, ids=lambda batch: batch.asset)
+@pytest.mark.parametrize(
+    "change", ["UPDATE {} SET volume = volume + 1e-6", "UPDATE {} SET ticks = 0", "DELETE FROM {}"]
+)
+def test_a_rollup_that_is_not_the_sum_of_its_bars_is_found(
+    database: psycopg.Connection[DictRow], batch: Batch, change: str
+):
+    table, source = batch.tables["rollup"], batch.tables["source"]
+    database.execute(f"{change.format(table)} WHERE timestamp = (SELECT min(timestamp) FROM {table})")
+    database.execute("DELETE FROM stale_bar")
+    assert failed(database, batch) == {"sums_are_those_of_finer_bars"}
+    # What a refresh still has to do is no error.
+    database.execute("INSERT INTO stale_bar SELECT %s, timestamp, symbol FROM " + source + " LIMIT 1", [table])
+    assert failed(database, batch) == set()
+
+
+def test_ticks_that_are_wrong_are_found(database: psycopg.Connection[DictRow]):
+    newest = "WHERE event_time = (SELECT max(event_time) FROM tick_data)"
+    database.execute(f"UPDATE tick_data SET price = 0 {newest}")
+    database.execute(f"UPDATE tick_data SET symbol = '' {newest}")
+    assert {"prices_are_positive", "symbols_are_there"} <= failed(database, TICKS)
+
+
+@pytest.mark.parametrize(("seconds", "agree"), [(-2, False), (0, True), (5, True), (15, False)])
+def test_a_clock_that_is_wrong_is_found(database: psycopg.Connection[DictRow], seconds: int, agree: bool):
+    database.execute("UPDATE tick_data SET received_at = event_time + %s * INTERVAL '1 second'", [seconds])
+    assert ("clocks_agree" not in failed(database, TICKS)) is agree
+
+
+def test_a_subscribed_symbol_that_is_silent_while_its_market_is_open_is_found(database: psycopg.Connection[DictRow]):
+    now = datetime.now(UTC)
+    database.execute("DELETE FROM market_session")
+    sessions = {"OPEN": (now - timedelta(hours=2), now + timedelta(hours=1)), "SHUT": (now, now + timedelta(hours=1))}
+    for calendar, (opens, closes) in sessions.items():
+        database.execute("INSERT INTO market_session VALUES (%s, %s, %s, %s)", [calendar, now.date(), opens, closes])
+    database.execute(
+        "INSERT INTO tick_data VALUES ('TRADES', 1, %s, 1, 1, NULL, %s)", [now - timedelta(minutes=59)] * 2
+    )
+    values = {"symbols": ["TRADES", "SILENT", "SHUT"], "calendars": ["OPEN", "OPEN", "SHUT"]}
+    batch = Batch("tick_data", TICKS.statement, TICKS.rules, TICKS.look_back, values=values)
+    rows = [row for row in batch.violations(database) if row["check"] == "subscribed_symbols_trade"]
+    assert [row["symbol"] for row in rows] == ["SILENT"]
+
+
+def test_an_outage_of_the_feed_is_found_while_it_lasts_and_for_two_hours(database: psycopg.Connection[DictRow]):
+    now = datetime.now(UTC)
+    database.execute(
+        "INSERT INTO feed_gap (started, ended, cause) VALUES (%s, %s, 'disconnected')",
+        [now - timedelta(hours=5), now - timedelta(hours=3)],
+    )
+    assert failed(database, FEED) == set()
+    database.execute("UPDATE feed_gap SET ended = NULL")
+    assert failed(database, FEED) == {"feed_was_there"}
+
+
+def test_bars_that_come_late_are_found(database: psycopg.Connection[DictRow]):
+    database.execute("DELETE FROM ohlcv_data WHERE timestamp > now() - INTERVAL '6 minutes'")
+    assert failed(database, FRESH_BARS) == {"bars_are_fresh"}
+
+
+BROKEN_VIEWS = {
+    "measures_are_not_negative": "-1 - v.parkinson AS parkinson, v.jump_share",
+    "jump_share_is_a_share": "v.parkinson, v.jump_share + 1.5 AS jump_share",
+    "full_windows_have_values": "NULL::double precision AS parkinson, v.jump_share",
+}
+
+
+@pytest.mark.parametrize(("check", "columns"), BROKEN_VIEWS.items())
+def test_a_broken_formula_is_found(database: psycopg.Connection[DictRow], check: str, columns: str):
+    database.execute("ALTER FUNCTION volatility RENAME TO sound_volatility")
+    database.execute(
+        "CREATE FUNCTION volatility(s text, b timestamptz, e timestamptz, n integer) RETURNS SETOF volatility_30 "
+        "LANGUAGE sql AS $$ SELECT v.timestamp, v.symbol, v.from_timestamp, v.close_to_close, x.parkinson, "
+        "v.garman_klass, v.rogers_satchell, v.yang_zhang, v.realised, v.bipower, x.jump_share, v.atr "
+        f"FROM sound_volatility(s, b, e, n) AS v CROSS JOIN LATERAL (SELECT {columns}) AS x $$"
+    )
+    assert failed(database, VIEWS[0]) == {check}
+
+
+def test_a_view_that_lacks_the_newest_bar_is_found(database: psycopg.Connection[DictRow]):
+    database.execute("ALTER FUNCTION volatility RENAME TO sound_volatility")
+    database.execute(
+        "CREATE FUNCTION volatility(s text, b timestamptz, e timestamptz, n integer) RETURNS SETOF volatility_30 "
+        "LANGUAGE sql AS $$ SELECT * FROM sound_volatility(s, b, e - INTERVAL '1 minute', n) $$"
+    )
+    assert failed(database, VIEWS[0]) == {"last_row_is_fresh"}
+
+
+@pytest.fixture
+def instance() -> Iterator[DagsterInstance]:
+    with DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+def evaluations(instance: DagsterInstance, job: str) -> dict[tuple[str, str], Any]:
+    done = defs().get_repository_def().get_job(job).execute_in_process(instance=instance)
+    assert done.success
+    return {(e.asset_key.to_user_string(), e.check_name): e for e in done.get_asset_check_evaluations()}
+
+
+def test_both_jobs_evaluate_every_check_and_say_what_failed(shared_stack: Stack, instance: DagsterInstance):
+    shared_stack.send(encode(trade("CHECKED", p=-1.0)), b"not Avro")
+    shared_stack.catch_up("tick")
+    found = evaluations(instance, "live_checks") | evaluations(instance, "table_checks")
+    assert len(found) == 53
+    letters = found["stock_ticks_dead_letter", "no_dead_letters"]
+    assert not letters.passed and letters.severity == AssetCheckSeverity.WARN
+    assert letters.metadata["records"].value >= 2
+    reasons = [record.data["reason"] for record in letters.metadata["sample"].records]
+    assert any(reason.startswith("p is not") for reason in reasons)
+    lag = found["tick_data", "stream_keeps_up"]
+    assert "sql" in lag.metadata or lag.passed
+    for evaluation in found.values():
+        assert ("sample" in evaluation.metadata) is not evaluation.passed
+    assert AssetKey("ohlcv_data") in {evaluation.asset_key for evaluation in found.values()}
