@@ -191,7 +191,7 @@ def test_a_view_that_lacks_the_newest_bar_is_found(database: psycopg.Connection[
 
 
 @pytest.fixture
-def instance() -> Iterator[DagsterInstance]:
+def instance(product: Settings) -> Iterator[DagsterInstance]:
     with DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
 

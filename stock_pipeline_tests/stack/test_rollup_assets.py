@@ -67,7 +67,7 @@ def connection(product: Settings) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def instance() -> Iterator[DagsterInstance]:
+def instance(product: Settings) -> Iterator[DagsterInstance]:
     with DagsterInstance.local_temp() as temporary:
         yield temporary
 
