@@ -92,6 +92,7 @@ def newest(instance: DagsterInstance, table: str) -> dict[str, Any]:
 def test_a_day_is_materialised_with_its_chart(connection: psycopg.Connection, instance: DagsterInstance):
     done = job().execute_in_process(instance=instance, partition_key="2026-02-03")
     assert done.success
+    assert not done.get_asset_check_evaluations(), "they are scheduled by themselves, not every minute"
     assert {table: count(connection, table) for table in TABLES} == {
         "ohlcv_5m": 288,
         "ohlcv_15m": 96,

@@ -12,6 +12,7 @@ from dagster import (
     AssetKey,
     AssetMaterialization,
     AssetsDefinition,
+    AssetSelection,
     BackfillPolicy,
     Config,
     DefaultScheduleStatus,
@@ -130,7 +131,8 @@ ohlcv_5m, ohlcv_15m, ohlcv_1h, ohlcv_1d = (rollup_asset(rollup) for rollup in RO
 
 rollups = define_asset_job(
     "rollups",
-    selection=[rollup.table for rollup in ROLLUPS],
+    # Their checks have a schedule of their own.
+    selection=AssetSelection.assets(*(rollup.table for rollup in ROLLUPS)).without_checks(),
     tags={"exclusive": "rollups", "dagster/max_runtime": str(MAX_SECONDS)},
     description="Makes rollups anew: what has changed, or whole days.",
 )
