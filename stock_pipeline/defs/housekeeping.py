@@ -30,8 +30,8 @@ from dagster import (
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG, SCHEDULE_NAME_TAG, SENSOR_NAME_TAG
 
-SUCCESSFUL_SCHEDULED_AGE = timedelta(days=1)
-"""How long a scheduled run that succeeded is kept."""
+SUCCESSFUL_SCHEDULED_AGE = timedelta(hours=6)
+"""How long a scheduled run that succeeded is kept: there are some 1,600 a day."""
 
 OTHER_AGE = timedelta(days=7)
 """How long a run of a service is kept, and a scheduled run that failed or was cancelled."""

@@ -106,8 +106,8 @@ def test_each_kind_of_run_is_kept_for_its_time(instance: DagsterInstance):
     run(instance, "work", {})
     run(instance, "work", {"service": "producer"})
     run(instance, "work", SCHEDULE)
-    assert deleted(instance, hours=23) == []
-    assert deleted(instance, hours=25) == [scheduled]
+    assert deleted(instance, hours=5.9) == []
+    assert deleted(instance, hours=6.1) == [scheduled]
     assert deleted(instance, days=6.9) == [scheduled]
     assert deleted(instance, days=7.1) == [scheduled, failed, service]
 

@@ -12,7 +12,17 @@ from psycopg.rows import DictRow, dict_row
 from stock_pipeline.bars.rollups import ROLLUPS, refresh
 from stock_pipeline.definitions import defs
 from stock_pipeline.defs.quality.batches import Batch
-from stock_pipeline.defs.quality.checks import BARS, FEED, FRESH_BARS, SUMS, TICKS, VIEWS
+from stock_pipeline.defs.quality.checks import (
+    ARRIVALS,
+    BARS,
+    FEED,
+    FRESH_BARS,
+    SUMS,
+    TICKS,
+    VIEWS,
+    tick_stream_keeps_up,
+)
+from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.settings import Settings
 from stock_pipeline_tests.conftest import Stack
 from stock_pipeline_tests.messages import encode, trade
@@ -61,13 +71,13 @@ def failed(database: psycopg.Connection[DictRow], batch: Batch) -> set[str]:
 
 
 def everything() -> list[Batch]:
-    return [TICKS, FEED, FRESH_BARS, *BARS, *SUMS, *VIEWS]
+    return [ARRIVALS, TICKS, FEED, FRESH_BARS, *BARS, *SUMS, *VIEWS]
 
 
 def test_sound_data_passes_every_check(database: psycopg.Connection[DictRow]):
     subscribed = {"symbols": [SYMBOL], "calendars": ["24/7"]}
     for batch in everything():
-        if batch is TICKS:
+        if batch is ARRIVALS:
             batch = Batch(batch.asset, batch.statement, batch.rules, batch.look_back, values=subscribed)
         assert batch.violations(database) == [], batch
 
@@ -128,7 +138,7 @@ def test_ticks_that_are_wrong_are_found(database: psycopg.Connection[DictRow]):
 @pytest.mark.parametrize(("seconds", "agree"), [(-2, False), (0, True), (5, True), (15, False)])
 def test_a_clock_that_is_wrong_is_found(database: psycopg.Connection[DictRow], seconds: int, agree: bool):
     database.execute("UPDATE tick_data SET received_at = event_time + %s * INTERVAL '1 second'", [seconds])
-    assert ("clocks_agree" not in failed(database, TICKS)) is agree
+    assert ("clocks_agree" not in failed(database, ARRIVALS)) is agree
 
 
 def test_a_subscribed_symbol_that_is_silent_while_its_market_is_open_is_found(database: psycopg.Connection[DictRow]):
@@ -141,7 +151,7 @@ def test_a_subscribed_symbol_that_is_silent_while_its_market_is_open_is_found(da
         "INSERT INTO tick_data VALUES ('TRADES', 1, %s, 1, 1, NULL, %s)", [now - timedelta(minutes=59)] * 2
     )
     values = {"symbols": ["TRADES", "SILENT", "SHUT"], "calendars": ["OPEN", "OPEN", "SHUT"]}
-    batch = Batch("tick_data", TICKS.statement, TICKS.rules, TICKS.look_back, values=values)
+    batch = Batch("tick_data", ARRIVALS.statement, ARRIVALS.rules, ARRIVALS.look_back, values=values)
     rows = [row for row in batch.violations(database) if row["check"] == "subscribed_symbols_trade"]
     assert [row["symbol"] for row in rows] == ["SILENT"]
 
@@ -194,6 +204,33 @@ def test_a_view_that_lacks_the_newest_bar_is_found(database: psycopg.Connection[
 def instance(product: Settings) -> Iterator[DagsterInstance]:
     with DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
+
+
+@pytest.mark.parametrize(
+    ("age", "records", "seconds", "keeps_up"),
+    [(0, 0, 0.5, True), (50, 50_000, 30, True), (70, 0, 0.5, False), (0, 50_001, 1, False), (0, 10, 31, False)],
+)
+def test_a_stream_that_stands_still_or_is_behind_is_found(
+    shared_stack: Stack, product: Settings, age: int, records: int, seconds: float, keeps_up: bool
+):
+    with shared_stack.connect() as connection:
+        connection.execute("DELETE FROM stream_stats WHERE stream = 'tick-stream'")
+        connection.execute(
+            "INSERT INTO stream_stats (recorded_at, stream, records, rows_per_second, lag_records, lag_seconds, dropped_late) "
+            "VALUES (now() - %s * INTERVAL '1 second', 'tick-stream', 1, 1, %s, %s, 0)",
+            [age, records, seconds],
+        )
+    outcome = tick_stream_keeps_up(timescale=TimescaleResource())
+    assert outcome.passed is keeps_up
+    assert outcome.metadata["lag_records"].value == records
+    assert ("sample" in outcome.metadata) is not keeps_up
+
+
+def test_a_stream_that_never_ran_is_found(shared_stack: Stack, product: Settings):
+    with shared_stack.connect() as connection:
+        connection.execute("DELETE FROM stream_stats WHERE stream = 'tick-stream'")
+    outcome = tick_stream_keeps_up(timescale=TimescaleResource())
+    assert not outcome.passed and outcome.metadata["sample"].records[0].data["seconds_ago"] == "never"
 
 
 def evaluations(instance: DagsterInstance, job: str) -> dict[tuple[str, str], Any]:

@@ -154,6 +154,7 @@ def tick(instance: DagsterInstance, minute: str) -> RunRequest | SkipReason:
 def test_the_schedule_refreshes_what_is_due(instance: DagsterInstance, minute: str, due: list[str]):
     request = tick(instance, minute)
     assert [key.to_user_string() for key in request.asset_selection] == due
+    assert request.asset_check_keys == []
     assert request.partition_key == "2026-11-24"
     config = {"only_changed": True, "with_chart": minute.endswith(":00")}
     assert request.run_config["ops"] == {table: {"config": config} for table in due}

@@ -4,7 +4,6 @@ The schedule makes only the bars anew whose finer bars have changed, wherever th
 backfill, makes all of the day's.
 """
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from dagster import (
@@ -17,7 +16,6 @@ from dagster import (
     Config,
     DefaultScheduleStatus,
     FreshnessPolicy,
-    MaterializeResult,
     RunConfig,
     RunRequest,
     RunsFilter,
@@ -88,9 +86,7 @@ def rollup_asset(rollup: Rollup) -> AssetsDefinition:
             "minutes. Materialise a day to make all of its bars anew."
         ),
     )
-    def build(
-        context: AssetExecutionContext, config: RefreshConfig, timescale: TimescaleResource
-    ) -> Iterator[MaterializeResult[None]]:
+    def build(context: AssetExecutionContext, config: RefreshConfig, timescale: TimescaleResource) -> None:
         window = context.partition_time_window
         with timescale.connect("writer") as connection:
             days = refresh(connection, rollup, None if config.only_changed else (window.start, window.end))
@@ -112,11 +108,11 @@ def rollup_asset(rollup: Rollup) -> AssetsDefinition:
                     )
                 )
         rows = count_bars(timescale, rollup.table, window.start, window.end)
-        context.log.info(
-            f"{rollup.table}: {rows} bars" if rows else f"{rollup.table}: no bars, since there are no trades"
-        )
-        yield MaterializeResult(
-            metadata={
+        if not rows:
+            context.log.info(f"{rollup.table}: no bars, since there are no trades")
+        # Not as a result's, which would be logged twice.
+        context.add_asset_metadata(
+            {
                 "bars_looked_at": sum(done.looked_at for done in days),
                 "bars_changed": sum(done.changed for done in days),
                 "dagster/partition_row_count": rows,
@@ -131,7 +127,6 @@ ohlcv_5m, ohlcv_15m, ohlcv_1h, ohlcv_1d = (rollup_asset(rollup) for rollup in RO
 
 rollups = define_asset_job(
     "rollups",
-    # Their checks have a schedule of their own.
     selection=AssetSelection.assets(*(rollup.table for rollup in ROLLUPS)).without_checks(),
     tags={"exclusive": "rollups", "dagster/max_runtime": str(MAX_SECONDS)},
     description="Makes rollups anew: what has changed, or whole days.",
@@ -154,5 +149,7 @@ def refresh_rollups(context: ScheduleEvaluationContext) -> RunRequest | SkipReas
     return RunRequest(
         partition_key=now.astimezone(UTC).date().isoformat(),
         asset_selection=[AssetKey(table) for table in due],
+        # Else the checks of these assets, too: they have a schedule of their own.
+        asset_check_keys=[],
         run_config=RunConfig(ops=dict.fromkeys(due, config)),
     )

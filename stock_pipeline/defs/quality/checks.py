@@ -1,4 +1,4 @@
-"""What is checked: of the feed and the streams every ten minutes, of the tables and views every hour."""
+"""What is checked: of the feed and the streams every 15 minutes, of the tables and views every two hours."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -24,7 +24,7 @@ from stock_pipeline.settings import load_settings
 LOOK_BACK = timedelta(hours=2)
 """What the checks against ticks look at, to now."""
 
-TICKS_LOOK_BACK = timedelta(minutes=20)
+ARRIVALS_LOOK_BACK = timedelta(minutes=20)
 
 LAG_SECONDS, LAG_RECORDS = 30.0, 50_000
 """A stream that is further behind is late."""
@@ -71,6 +71,9 @@ TICK_RULES = (
     Rule("prices_are_positive", ERROR, "every price is above 0 and finite: others are dead-lettered."),
     Rule("keys_are_unique", ERROR, "every trade is there once: a second one would be counted twice."),
     Rule("symbols_are_there", ERROR, "every trade has a symbol: others are dead-lettered."),
+)
+
+ARRIVAL_RULES = (
     Rule(
         "clocks_agree",
         WARN,
@@ -127,7 +130,7 @@ NO_DEAD_LETTERS = Rule(
 
 
 def _subscribed() -> dict[str, list[str]]:
-    """The binds of checks/ticks.sql."""
+    """The binds of checks/arrivals.sql."""
     symbols = load_settings().symbols
     return {"symbols": list(symbols), "calendars": [instrument(symbol).calendar for symbol in symbols]}
 
@@ -174,11 +177,13 @@ def _stream_keeps_up(asset: str, stream: str) -> AssetChecksDefinition:
 tick_stream_keeps_up = _stream_keeps_up("tick_data", "tick-stream")
 ohlcv_stream_keeps_up = _stream_keeps_up("ohlcv_data", "ohlcv-stream")
 
-TICKS = Batch("tick_data", "ticks.sql", TICK_RULES, TICKS_LOOK_BACK, values=_subscribed())
+ARRIVALS = Batch("tick_data", "arrivals.sql", ARRIVAL_RULES, ARRIVALS_LOOK_BACK, values=_subscribed())
 
 FEED = Batch("finnhub_trades", "feed_gaps.sql", [FEED_WAS_THERE], LOOK_BACK)
 
 FRESH_BARS = Batch("ohlcv_data", "fresh_bars.sql", [BARS_ARE_FRESH], LOOK_BACK)
+
+TICKS = Batch("tick_data", "ticks.sql", TICK_RULES, LOOK_BACK)
 
 BARS = [Batch(table, "bars.sql", BAR_RULES, look_back, {"bars": table}) for table, look_back in BARS_LOOK_BACK.items()]
 
@@ -199,9 +204,9 @@ VIEWS = [
     for bars in (30, 60, 1440)
 ]
 
-live_batches = [batch_checks(batch) for batch in (TICKS, FEED, FRESH_BARS)]
+live_batches = [batch_checks(batch) for batch in (ARRIVALS, FEED, FRESH_BARS)]
 
-table_batches = [batch_checks(batch) for batch in (*BARS, *SUMS, *VIEWS)]
+table_batches = [batch_checks(batch) for batch in (TICKS, *BARS, *SUMS, *VIEWS)]
 
 LIVE = (
     bars_match_ticks,
@@ -223,13 +228,13 @@ table_checks = define_asset_job(
     "table_checks",
     selection=AssetSelection.checks(*table_batches),
     tags={MAX_RUNTIME_SECONDS_TAG: str(MAX_SECONDS)},
-    description="Looks at bars, rollups and views by themselves and against each other.",
+    description="Looks at ticks, bars, rollups and views by themselves and against each other.",
 )
 
 check_live = ScheduleDefinition(
-    name="check_live", job=live_checks, cron_schedule="*/10 * * * *", default_status=DefaultScheduleStatus.RUNNING
+    name="check_live", job=live_checks, cron_schedule="*/15 * * * *", default_status=DefaultScheduleStatus.RUNNING
 )
 
 check_tables = ScheduleDefinition(
-    name="check_tables", job=table_checks, cron_schedule="20 * * * *", default_status=DefaultScheduleStatus.RUNNING
+    name="check_tables", job=table_checks, cron_schedule="20 */2 * * *", default_status=DefaultScheduleStatus.RUNNING
 )
