@@ -216,11 +216,12 @@ def test_a_stream_that_stands_still_or_is_behind_is_found(
     with shared_stack.connect() as connection:
         connection.execute("DELETE FROM stream_stats WHERE stream = 'tick-stream'")
         connection.execute(
-            "INSERT INTO stream_stats (recorded_at, stream, records, rows_per_second, lag_records, lag_seconds, dropped_late) "
+            "INSERT INTO stream_stats "
+            "(recorded_at, stream, records, rows_per_second, lag_records, lag_seconds, dropped_late) "
             "VALUES (now() - %s * INTERVAL '1 second', 'tick-stream', 1, 1, %s, %s, 0)",
             [age, records, seconds],
         )
-    outcome = tick_stream_keeps_up(timescale=TimescaleResource())
+    outcome = tick_stream_keeps_up(timescale=TimescaleResource(db_url=product.db_url))
     assert outcome.passed is keeps_up
     assert outcome.metadata["lag_records"].value == records
     assert ("sample" in outcome.metadata) is not keeps_up
@@ -229,7 +230,7 @@ def test_a_stream_that_stands_still_or_is_behind_is_found(
 def test_a_stream_that_never_ran_is_found(shared_stack: Stack, product: Settings):
     with shared_stack.connect() as connection:
         connection.execute("DELETE FROM stream_stats WHERE stream = 'tick-stream'")
-    outcome = tick_stream_keeps_up(timescale=TimescaleResource())
+    outcome = tick_stream_keeps_up(timescale=TimescaleResource(db_url=product.db_url))
     assert not outcome.passed and outcome.metadata["sample"].records[0].data["seconds_ago"] == "never"
 
 
