@@ -7,9 +7,14 @@ from dagster import (
     AssetChecksDefinition,
     AssetSelection,
     DefaultScheduleStatus,
+    RunRequest,
+    RunsFilter,
     ScheduleDefinition,
+    ScheduleEvaluationContext,
+    SkipReason,
     asset_check,
     define_asset_job,
+    schedule,
 )
 from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 
@@ -31,6 +36,9 @@ LAG_SECONDS, LAG_RECORDS = 30.0, 50_000
 
 STATS_AGE = 60.0
 """Seconds after which a stream that writes no row of stream_stats is not running."""
+
+TABLES_AGE = timedelta(minutes=110)
+"""The tables are checked at the first tick, one every 15 minutes, at which the last run is older."""
 
 MAX_SECONDS = 300
 """Checks that take longer are ended by Dagster's monitoring."""
@@ -235,6 +243,15 @@ check_live = ScheduleDefinition(
     name="check_live", job=live_checks, cron_schedule="*/15 * * * *", default_status=DefaultScheduleStatus.RUNNING
 )
 
-check_tables = ScheduleDefinition(
-    name="check_tables", job=table_checks, cron_schedule="20 */2 * * *", default_status=DefaultScheduleStatus.RUNNING
+
+@schedule(
+    job=table_checks,
+    cron_schedule="5-59/15 * * * *",
+    default_status=DefaultScheduleStatus.RUNNING,
+    description="Every two hours, and soon after a start: looks every 15 minutes whether the last run is so long ago.",
 )
+def check_tables(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+    newest = next(iter(context.instance.get_run_records(RunsFilter(job_name=table_checks.name), limit=1)), None)
+    if newest is None or newest.create_timestamp < context.scheduled_execution_time - TABLES_AGE:
+        return RunRequest()
+    return SkipReason(f"run {newest.dagster_run.run_id[:8]} checked the tables at {newest.create_timestamp:%H:%M} UTC")
