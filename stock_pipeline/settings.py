@@ -79,6 +79,11 @@ class Settings(BaseSettings):
     )
     webserver_port: int = Field(3001, ge=1, le=65535, description="Dagster's user interface")
     simulator_port: int = Field(8765, ge=1, le=65535, description="the simulator that `run` starts without a token")
+    grafana_home: Path | None = Field(
+        None,
+        description="unpacked Grafana, which `run` starts, relative to the project; unset: that of `grafana` on PATH",
+    )
+    grafana_port: int = Field(3000, ge=1, le=65535, description="Grafana, where `run` starts it")
     alert_webhook_url: SecretStr | None = Field(
         None, description="Slack's incoming webhook, or what takes its format; unset: alerts are log lines"
     )
@@ -146,10 +151,10 @@ class Settings(BaseSettings):
                 raise ValueError("expected host:port, several separated by commas")
         return value
 
-    @field_validator("home")
+    @field_validator("home", "grafana_home")
     @classmethod
-    def _absolute_home(cls, value: Path) -> Path:
-        return (PROJECT_ROOT / value.expanduser()).resolve()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else (PROJECT_ROOT / value.expanduser()).resolve()
 
     @property
     def kafka_address(self) -> tuple[str, int]:

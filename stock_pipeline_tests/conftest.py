@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from psycopg.conninfo import make_conninfo
 
+from stock_pipeline.settings import Settings, load_settings
 from stock_pipeline_tests.feed import Feed
 
 
@@ -125,6 +126,7 @@ def on_free_ports(home: Path) -> Stack:
         "DB_URL": f"jdbc:postgresql://localhost:{database}/stocks",
         "SIMULATOR_PORT": str(free_port()),
         "WEBSERVER_PORT": str(free_port()),
+        "GRAFANA_PORT": str(free_port()),
         "STACK": "embedded",
     }
     return Stack(home, f"localhost:{kafka}", database, environment)
@@ -138,6 +140,17 @@ def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     yield result
     down = result.command("down")
     assert down.returncode == 0, down.stderr
+
+
+@pytest.fixture(scope="module")
+def product(shared_stack: Stack) -> Iterator[Settings]:
+    """The settings of the shared stack, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in shared_stack.environment.items():
+            patch.setenv(name, value)
+        load_settings.cache_clear()
+        yield load_settings()
+    load_settings.cache_clear()
 
 
 @pytest.fixture

@@ -6,14 +6,20 @@
 WITH skewed AS (
     SELECT
         'clocks_agree' AS "check",
-        tick.symbol,
-        max(tick.event_time) AS newest,
-        percentile_cont(0.5) WITHIN GROUP (
-            ORDER BY extract(EPOCH FROM tick.received_at - tick.event_time)::double precision
-        ) AS seconds
-    FROM tick_data AS tick
-    WHERE tick.event_time >= %(begin)s AND tick.event_time < %(end)s
-    GROUP BY tick.symbol
+        instrument.symbol,
+        arrival.newest,
+        arrival.seconds
+    FROM instrument
+    CROSS JOIN LATERAL (
+        SELECT
+            max(tick.event_time) AS newest,
+            percentile_cont(0.5) WITHIN GROUP (
+                ORDER BY extract(EPOCH FROM tick.received_at - tick.event_time)::double precision
+            ) AS seconds
+        FROM tick_data AS tick
+        WHERE tick.symbol = instrument.symbol AND tick.event_time >= %(begin)s AND tick.event_time < %(end)s
+    ) AS arrival
+    WHERE arrival.seconds NOT BETWEEN -0.5 AND 10
 ),
 
 -- Silent for an hour in which its market was open: the session has begun before it and goes on.
@@ -42,6 +48,6 @@ silent AS (
         )
 )
 
-SELECT * FROM skewed WHERE seconds NOT BETWEEN -0.5 AND 10
+SELECT * FROM skewed
 UNION ALL
 SELECT * FROM silent

@@ -18,7 +18,8 @@ from stock_pipeline import PROJECT_ROOT, __version__
 from stock_pipeline.database import DAGSTER_DATABASE
 from stock_pipeline.errors import PortTaken, StockPipelineError
 from stock_pipeline.local.component import Component, free_port, is_port_free
-from stock_pipeline.local.stack import DAGSTER_PROCESSES, RUN, check_is_embedded, components, down, up
+from stock_pipeline.local.grafana import WHERE_TO_GET_IT, find_grafana, grafana_command, grafana_environment
+from stock_pipeline.local.stack import RUN, RUN_PROCESSES, check_is_embedded, components, down, up
 from stock_pipeline.services.lock import hold, is_held
 from stock_pipeline.services.processes import ProcessRecord, spawn, wait_until
 from stock_pipeline.services.service import ServiceName, lock_path, record_path
@@ -110,7 +111,7 @@ def _write_workspace(settings: Settings, port: str) -> Path:
 
 
 def processes(settings: Settings) -> list[Supervised]:
-    """Dagster's three processes and, without a token, the simulator."""
+    """Dagster's three processes, Grafana where there is one and, without a token, the simulator."""
     environment = dagster_environment(settings)
     scripts = Path(sysconfig.get_path("scripts"))
     code = str(free_port())
@@ -128,7 +129,11 @@ def processes(settings: Settings) -> list[Supervised]:
     if settings.uses_simulator:
         simulator = [sys.executable, "-m", "stock_pipeline", *COMMANDS["simulator"]]
         commands["simulator"] = (simulator, f"{HOST}:{settings.simulator_port}")
-    return [Supervised(name, command, environment, address) for name, (command, address) in commands.items()]
+    parts = [Supervised(name, command, environment, address) for name, (command, address) in commands.items()]
+    if (grafana := find_grafana(settings)) is not None:
+        command, address = [*nice, *grafana_command(grafana)], f"{HOST}:{settings.grafana_port}"
+        parts.append(Supervised("grafana", command, grafana_environment(settings), address))
+    return parts
 
 
 def run_everything(settings: Settings) -> None:
@@ -199,6 +204,10 @@ def _announce(settings: Settings) -> None:
     kafka, database = settings.kafka_bootstrap_servers, settings.db_url
     feed = f"simulated trades from {settings.feed_url}" if settings.uses_simulator else settings.feed_url
     log.info("Dagster      http://localhost:%d", settings.webserver_port)
+    if find_grafana(settings) is not None:
+        log.info("Grafana      http://localhost:%d", settings.grafana_port)
+    else:
+        log.info("Grafana      not found; get it from %s, unpack it and set GRAFANA_HOME", WHERE_TO_GET_IT)
     log.info("TimescaleDB  %s (user stocks_reader; password in %s)", database, settings.credentials_path)
     log.info("Kafka        %s, topic %s", kafka, settings.kafka_topic)
     log.info("feed         %s", feed)
@@ -206,8 +215,8 @@ def _announce(settings: Settings) -> None:
 
 
 def _stop_leftovers(settings: Settings) -> None:
-    """End Dagster's processes of a run that was killed; services and stack go on."""
-    for name in (*DAGSTER_PROCESSES, "simulator"):
+    """End what a run that was killed left running of Dagster and Grafana; services and stack go on."""
+    for name in (*RUN_PROCESSES, "simulator"):
         record = ProcessRecord.read(record_path(settings, name))
         if record is not None:
             record.terminate(patience=10)
@@ -215,6 +224,8 @@ def _stop_leftovers(settings: Settings) -> None:
 
 def _check_ports(settings: Settings) -> None:
     wanted = {"webserver_port": settings.webserver_port}
+    if find_grafana(settings) is not None:
+        wanted["grafana_port"] = settings.grafana_port
     if settings.uses_simulator:
         wanted["simulator_port"] = settings.simulator_port
     for setting, port in wanted.items():

@@ -22,7 +22,8 @@ from stock_pipeline.settings import Settings
 RUN = "run"
 """Name of the process that keeps everything running in the foreground."""
 
-DAGSTER_PROCESSES = ("webserver", "daemon", "code-server")
+RUN_PROCESSES = ("grafana", "webserver", "daemon", "code-server")
+"""What it keeps running beside the services: Dagster's parts and, where there is one, Grafana."""
 
 STATUS_PATIENCE = 20.0
 """A service whose heartbeat is older than this many seconds is shown as silent."""
@@ -79,7 +80,7 @@ def down(settings: Settings, wipe: bool = False, keep_run: bool = False) -> list
         keep_run: `run` itself is the caller.
     """
     stopped = []
-    for name in dict.fromkeys((RUN, *reversed(DAGSTER_PROCESSES), *_services(settings))):
+    for name in dict.fromkeys((RUN, *reversed(RUN_PROCESSES), *_services(settings))):
         record = ProcessRecord.read(record_path(settings, name))
         if record is not None and record.is_alive() and not (keep_run and name == RUN):
             record.terminate(patience=60)
@@ -94,12 +95,12 @@ def down(settings: Settings, wipe: bool = False, keep_run: bool = False) -> list
 
 
 def status(settings: Settings) -> Iterator[Status]:
-    """State of every part: the stack, Dagster's processes, the services."""
+    """State of every part: the stack, Dagster's processes and Grafana, the services."""
     for part in components(settings):
         record = part.record()
         state = "stopped" if record is None else "healthy" if part.is_healthy() else "unhealthy"
         yield _status(part.name, state, record)
-    for name in (RUN, *DAGSTER_PROCESSES):
+    for name in (RUN, *RUN_PROCESSES):
         record = ProcessRecord.read(record_path(settings, name))
         alive = record is not None and record.is_alive()
         yield _status(name, "running" if alive else "stopped", record if alive else None)
@@ -114,7 +115,7 @@ def status(settings: Settings) -> Iterator[Status]:
 
 def _services(settings: Settings) -> list[str]:
     """The services that belong to the pipeline, and others that left a record, such as a second simulator."""
-    known = (RUN, *DAGSTER_PROCESSES, *(part.name for part in components(settings)))
+    known = (RUN, *RUN_PROCESSES, *(part.name for part in components(settings)))
     recorded = sorted(path.stem for path in run_folder(settings).glob("*.json"))
     return list(dict.fromkeys([*get_args(ServiceName), *(name for name in recorded if name not in known)]))
 

@@ -114,7 +114,7 @@ def test_a_key_that_is_there_twice_is_found(database: psycopg.Connection[DictRow
 
 @pytest.mark.parametrize("batch", SUMS, ids=lambda batch: batch.asset)
 @pytest.mark.parametrize(
-    "change", ["UPDATE {} SET volume = volume + 1e-6", "UPDATE {} SET ticks = 0", "DELETE FROM {}"]
+    "change", ["UPDATE {} SET volume = volume * (1 + 2e-9)", "UPDATE {} SET ticks = 0", "DELETE FROM {}"]
 )
 def test_a_rollup_that_is_not_the_sum_of_its_bars_is_found(
     database: psycopg.Connection[DictRow], batch: Batch, change: str

@@ -13,6 +13,8 @@ import psutil
 import psycopg
 import pytest
 
+from stock_pipeline.local.grafana import find_grafana
+from stock_pipeline.settings import load_settings
 from stock_pipeline_tests.conftest import Stack, eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -96,6 +98,10 @@ def test_run_recovers_stops_and_goes_on(own: Stack):
     query = urlencode({"query": "{workspaceOrError{... on Workspace{locationEntries{name}}}}"})
     with urlopen(f"http://localhost:{own.environment['WEBSERVER_PORT']}/graphql?{query}", timeout=10) as answer:
         assert json.load(answer)["data"]["workspaceOrError"]["locationEntries"] == [{"name": "stock_pipeline"}]
+
+    if find_grafana(load_settings()) is not None:
+        with urlopen(f"http://localhost:{own.environment['GRAFANA_PORT']}/api/dashboards/uid/market") as answer:
+            assert json.load(answer)["dashboard"]["title"] == "Market"
 
     # A killed service is back without a person.
     for name in ("producer", "tick-stream"):

@@ -1,0 +1,86 @@
+"""Grafana with the project's dashboards, where this machine has it."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from stock_pipeline import PROJECT_ROOT
+from stock_pipeline.errors import SettingsError
+from stock_pipeline.settings import Settings
+
+FOLDER = PROJECT_ROOT / "grafana"
+
+WHERE_TO_GET_IT = "https://grafana.com/grafana/download"
+
+DEBIAN_HOME = Path("/usr/share/grafana")
+"""Where Grafana's own packages put what belongs to /usr/sbin/grafana."""
+
+
+def find_grafana(settings: Settings) -> Path | None:
+    """Folder with Grafana's `public` and `conf`: GRAFANA_HOME, or that of the `grafana` on PATH; None without either.
+
+    Raises:
+        SettingsError: GRAFANA_HOME is not such a folder.
+    """
+    if settings.grafana_home is not None:
+        if not _is_home(settings.grafana_home):
+            raise SettingsError(
+                f"grafana_home: {settings.grafana_home} is no unpacked Grafana, with bin/grafana and public/ in it; "
+                f"get one from {WHERE_TO_GET_IT}, or unset it"
+            )
+        return settings.grafana_home
+    program = shutil.which("grafana")
+    if program is None:
+        return None
+    home = Path(program).resolve().parent.parent
+    return home if _is_home(home) else DEBIAN_HOME if _is_home(DEBIAN_HOME) else None
+
+
+def _is_home(folder: Path) -> bool:
+    return (folder / "public").is_dir() and _program(folder) is not None
+
+
+def _program(home: Path) -> str | None:
+    return shutil.which("grafana", path=str(home / "bin")) or shutil.which("grafana")
+
+
+def grafana_command(home: Path) -> Sequence[str]:
+    """The server in the foreground; `home` is what `find_grafana` found."""
+    program = _program(home)
+    assert program is not None
+    return [program, "server", "--homepath", str(home)]
+
+
+def grafana_environment(settings: Settings) -> dict[str, str]:
+    """The project's provisioning, data under our home, and no login: whoever reaches the port may look and not edit."""
+    host, port = settings.db_address
+    user, password = settings.role("reader")
+    data = settings.home / "grafana"
+    return {
+        "STOCK_PIPELINE_DASHBOARDS": str(FOLDER / "dashboards"),
+        "STOCK_PIPELINE_DB_ADDRESS": f"{host}:{port}",
+        "STOCK_PIPELINE_DB_NAME": settings.db_name,
+        "STOCK_PIPELINE_DB_READER": user,
+        "STOCK_PIPELINE_DB_READER_PASSWORD": password or "",
+        "GF_PATHS_PROVISIONING": str(FOLDER / "provisioning"),
+        "GF_PATHS_DATA": str(data),
+        "GF_PATHS_PLUGINS": str(data / "plugins"),
+        "GF_PATHS_LOGS": str(data / "log"),
+        "GF_LOG_MODE": "console",
+        "GF_LOG_LEVEL": "warn",
+        "GF_SERVER_HTTP_ADDR": "127.0.0.1",
+        "GF_SERVER_HTTP_PORT": str(settings.grafana_port),
+        "GF_AUTH_ANONYMOUS_ENABLED": "true",
+        "GF_AUTH_BASIC_ENABLED": "false",
+        "GF_AUTH_DISABLE_LOGIN_FORM": "true",
+        "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
+        # The market's dashboard asks every second; without it Grafana makes that five.
+        "GF_DASHBOARDS_MIN_REFRESH_INTERVAL": "1s",
+        "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH": str(FOLDER / "dashboards" / "market.json"),
+        "GF_ANALYTICS_REPORTING_ENABLED": "false",
+        "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
+        "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
+        "GF_PLUGINS_PREINSTALL_DISABLED": "true",
+        "GF_PLUGINS_PUBLIC_KEY_RETRIEVAL_DISABLED": "true",
+        "GF_NEWS_NEWS_FEED_ENABLED": "false",
+    }
