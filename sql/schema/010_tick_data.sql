@@ -41,3 +41,7 @@ SELECT create_hypertable(
     create_default_indexes => FALSE,
     if_not_exists => TRUE
 );
+
+-- For a range of time of all symbols: ticks lie nearly in the order of their time, so that a few pages of this index tell
+-- which pages of a day's chunk to read.
+CREATE INDEX IF NOT EXISTS tick_data_event_time ON tick_data USING brin (event_time) WITH (autosummarize = TRUE);

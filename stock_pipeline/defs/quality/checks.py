@@ -26,7 +26,7 @@ from stock_pipeline.resources.kafka import KafkaResource
 from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.settings import load_settings
 
-LOOK_BACK = timedelta(hours=2)
+LOOK_BACK = timedelta(hours=1)
 """What the checks against ticks look at, to now."""
 
 ARRIVALS_LOOK_BACK = timedelta(minutes=20)
@@ -187,7 +187,7 @@ ohlcv_stream_keeps_up = _stream_keeps_up("ohlcv_data", "ohlcv-stream")
 
 ARRIVALS = Batch("tick_data", "arrivals.sql", ARRIVAL_RULES, ARRIVALS_LOOK_BACK, values=_subscribed())
 
-FEED = Batch("finnhub_trades", "feed_gaps.sql", [FEED_WAS_THERE], LOOK_BACK)
+FEED = Batch("finnhub_trades", "feed_gaps.sql", [FEED_WAS_THERE], timedelta(hours=2))
 
 FRESH_BARS = Batch("ohlcv_data", "fresh_bars.sql", [BARS_ARE_FRESH], LOOK_BACK)
 
@@ -229,7 +229,7 @@ live_checks = define_asset_job(
     "live_checks",
     selection=AssetSelection.checks(*LIVE),
     tags={MAX_RUNTIME_SECONDS_TAG: str(MAX_SECONDS)},
-    description="Looks at the feed and the streams, and compares the bars of the last hours with their ticks.",
+    description="Looks at the feed and the streams, and compares the bars of the last hour with their ticks.",
 )
 
 table_checks = define_asset_job(
