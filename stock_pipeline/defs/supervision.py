@@ -50,7 +50,7 @@ LEASE = 6 * 3600.0
 LOOK = 1.0
 """Seconds between two looks at the process."""
 
-REPORT = 180.0
+REPORT = 240.0
 """Seconds between two reports to the assets: each is some kilobytes of Dagster's event log."""
 
 STATUS_LOOK = 5.0

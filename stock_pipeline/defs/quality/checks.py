@@ -1,4 +1,4 @@
-"""What is checked: of the feed and the streams every 15 minutes, of the tables and views every two hours."""
+"""What is checked: of the feed and the streams every 20 minutes, of the tables and views every two hours."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -240,7 +240,7 @@ table_checks = define_asset_job(
 )
 
 check_live = ScheduleDefinition(
-    name="check_live", job=live_checks, cron_schedule="*/15 * * * *", default_status=DefaultScheduleStatus.RUNNING
+    name="check_live", job=live_checks, cron_schedule="*/20 * * * *", default_status=DefaultScheduleStatus.RUNNING
 )
 
 

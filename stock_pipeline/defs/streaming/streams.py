@@ -15,7 +15,7 @@ PARTITION = "%Y-%m-%d-%H:%M"
 
 
 def table_reporter(table: str, shown: Callable[[TimescaleResource], Mapping[str, Any]]) -> Reporter:
-    """Reports the running hour of a table every two minutes, and a finished hour once more, for good.
+    """Reports the running hour of a table every REPORT seconds, and a finished hour once more, for good.
 
     An hour begins as a materialisation and goes on with observations: an asset check counts for a materialisation
     only until the next. The last report of an hour belongs to no run, since deleting an old run deletes what it
