@@ -43,7 +43,7 @@ def candlesticks(title: str, candles: Sequence[Candle]) -> bytes:
         axtitle=title,
         figsize=(7, 4),
         datetime_format="%m-%d %H:%M",
-        xrotation=0,
+        xrotation=30,
         savefig={"fname": picture, "dpi": 100, "format": "png", "bbox_inches": "tight"},
     )
     small = io.BytesIO()

@@ -54,7 +54,9 @@ def _chart(title: str, bars: list[dict[str, Any]]) -> MetadataValue:
 
 
 def shown(value: object) -> str | int | float | bool | None:
-    """A value of a row as a table in Dagster takes it."""
+    """A value of a row as a table in Dagster takes it, without the noise of sums of doubles."""
+    if isinstance(value, float):
+        return float(f"{value:.12g}")
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 
