@@ -29,7 +29,7 @@ MOST_ROWS = 10_000
 
 END = datetime.now(UTC).replace(second=0, microsecond=0)
 
-BUILT_IN = {"__timeFrom", "__timeTo", "__timeFilter"}
+BUILT_IN = {"__timeFrom", "__timeTo", "__timeFilter", "__field"}
 
 
 def dashboards() -> list[Path]:
@@ -141,7 +141,7 @@ def test_every_query_answers(database: psycopg.Connection, name: str, query: str
             cursor = database.execute(as_grafana_asks(query, begin, END, **variables))
             rows = cursor.fetchall()
             assert len(rows) <= MOST_ROWS
-            if symbol == SYMBOL and "feed_gap" not in query:
+            if symbol == SYMBOL and name.startswith("market") and "feed_gap" not in query:
                 assert rows, (name, interval)
             if cursor.description[0].name == "time":
                 times = [row[0] for row in rows]
