@@ -107,9 +107,12 @@ def measure(connection: psycopg.Connection, ticks: int) -> None:
         connection.execute(A_MINUTE_LATER)
         minutes.append(seconds(lambda: refresh_all(connection)))
     print(f"    a minute's refresh: least {min(minutes) * 1000:.1f} ms, median {median(minutes) * 1000:.1f}")
-    [(day,)] = connection.execute("SELECT (max(timestamp) AT TIME ZONE 'UTC')::date - 1 FROM ohlcv_data").fetchall()
+    days = connection.execute(
+        "SELECT DISTINCT (timestamp AT TIME ZONE 'UTC')::date::text AS day FROM ohlcv_data ORDER BY day"
+    ).fetchall()
     with DagsterInstance.local_temp() as instance:
-        print(f"    backfill of {day} in Dagster {seconds(lambda: run('rollups', instance, day.isoformat())):.1f} s")
+        for (day,) in days:
+            print(f"    backfill of {day} in Dagster {seconds(lambda day=day: run('rollups', instance, day)):.1f} s")
         for job in ("live_checks", "table_checks"):
             print(f"    {job} {seconds(lambda job=job: run(job, instance)):.1f} s")
 

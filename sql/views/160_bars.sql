@@ -1,6 +1,6 @@
 -- Bars of a symbol for a chart: from the one that holds `begins` to `ends`, of those the newest 10,000, oldest first.
 CREATE OR REPLACE FUNCTION bars(every TEXT, of_symbol TEXT, begins TIMESTAMPTZ, ends TIMESTAMPTZ)
-RETURNS SETOF OHLCV_DATA
+RETURNS SETOF ohlcv_data
 LANGUAGE plpgsql STABLE ROWS 1000
 SET search_path = public, pg_temp
 AS $$

@@ -16,39 +16,24 @@ DEBIAN_HOME = Path("/usr/share/grafana")
 """Where Grafana's own packages put what belongs to /usr/sbin/grafana."""
 
 
-def find_grafana(settings: Settings) -> Path | None:
-    """Folder with Grafana's `public` and `conf`: GRAFANA_HOME, or that of the `grafana` on PATH; None without either.
+def grafana_command(settings: Settings) -> Sequence[str] | None:
+    """The server in the foreground, of GRAFANA_HOME or else of the `grafana` on PATH; None where there is neither.
 
     Raises:
-        SettingsError: GRAFANA_HOME is not such a folder.
+        SettingsError: GRAFANA_HOME is no unpacked Grafana.
     """
-    if settings.grafana_home is not None:
-        if not _is_home(settings.grafana_home):
-            raise SettingsError(
-                f"grafana_home: {settings.grafana_home} is no unpacked Grafana, with bin/grafana and public/ in it; "
-                f"get one from {WHERE_TO_GET_IT}, or unset it"
-            )
-        return settings.grafana_home
-    program = shutil.which("grafana")
-    if program is None:
-        return None
-    home = Path(program).resolve().parent.parent
-    return home if _is_home(home) else DEBIAN_HOME if _is_home(DEBIAN_HOME) else None
-
-
-def _is_home(folder: Path) -> bool:
-    return (folder / "public").is_dir() and _program(folder) is not None
-
-
-def _program(home: Path) -> str | None:
-    return shutil.which("grafana", path=str(home / "bin")) or shutil.which("grafana")
-
-
-def grafana_command(home: Path) -> Sequence[str]:
-    """The server in the foreground; `home` is what `find_grafana` found."""
-    program = _program(home)
-    assert program is not None
-    return [program, "server", "--homepath", str(home)]
+    home = settings.grafana_home
+    program = (home and shutil.which("grafana", path=str(home / "bin"))) or shutil.which("grafana")
+    homes = [home] if home else [Path(program).resolve().parent.parent, DEBIAN_HOME] if program else []
+    found = next((folder for folder in homes if (folder / "public").is_dir()), None)
+    if program and found:
+        return [program, "server", "--homepath", str(found)]
+    if home is not None:
+        raise SettingsError(
+            f"grafana_home: {home} is no unpacked Grafana, with bin/grafana and public/ in it; get one from "
+            f"{WHERE_TO_GET_IT}, or unset it"
+        )
+    return None
 
 
 def grafana_environment(settings: Settings) -> dict[str, str]:

@@ -18,7 +18,7 @@ from stock_pipeline import PROJECT_ROOT, __version__
 from stock_pipeline.database import DAGSTER_DATABASE
 from stock_pipeline.errors import PortTaken, StockPipelineError
 from stock_pipeline.local.component import Component, free_port, is_port_free
-from stock_pipeline.local.grafana import WHERE_TO_GET_IT, find_grafana, grafana_command, grafana_environment
+from stock_pipeline.local.grafana import WHERE_TO_GET_IT, grafana_command, grafana_environment
 from stock_pipeline.local.stack import RUN, RUN_PROCESSES, check_is_embedded, components, down, up
 from stock_pipeline.services.lock import hold, is_held
 from stock_pipeline.services.processes import ProcessRecord, spawn, wait_until
@@ -130,9 +130,9 @@ def processes(settings: Settings) -> list[Supervised]:
         simulator = [sys.executable, "-m", "stock_pipeline", *COMMANDS["simulator"]]
         commands["simulator"] = (simulator, f"{HOST}:{settings.simulator_port}")
     parts = [Supervised(name, command, environment, address) for name, (command, address) in commands.items()]
-    if (grafana := find_grafana(settings)) is not None:
-        command, address = [*nice, *grafana_command(grafana)], f"{HOST}:{settings.grafana_port}"
-        parts.append(Supervised("grafana", command, grafana_environment(settings), address))
+    if (grafana := grafana_command(settings)) is not None:
+        address = f"{HOST}:{settings.grafana_port}"
+        parts.append(Supervised("grafana", [*nice, *grafana], grafana_environment(settings), address))
     return parts
 
 
@@ -204,7 +204,7 @@ def _announce(settings: Settings) -> None:
     kafka, database = settings.kafka_bootstrap_servers, settings.db_url
     feed = f"simulated trades from {settings.feed_url}" if settings.uses_simulator else settings.feed_url
     log.info("Dagster      http://localhost:%d", settings.webserver_port)
-    if find_grafana(settings) is not None:
+    if grafana_command(settings) is not None:
         log.info("Grafana      http://localhost:%d", settings.grafana_port)
     else:
         log.info("Grafana      not found; get it from %s, unpack it and set GRAFANA_HOME", WHERE_TO_GET_IT)
@@ -224,7 +224,7 @@ def _stop_leftovers(settings: Settings) -> None:
 
 def _check_ports(settings: Settings) -> None:
     wanted = {"webserver_port": settings.webserver_port}
-    if find_grafana(settings) is not None:
+    if grafana_command(settings) is not None:
         wanted["grafana_port"] = settings.grafana_port
     if settings.uses_simulator:
         wanted["simulator_port"] = settings.simulator_port

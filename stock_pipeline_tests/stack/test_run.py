@@ -13,9 +13,10 @@ import psutil
 import psycopg
 import pytest
 
-from stock_pipeline.local.grafana import find_grafana
+from stock_pipeline.local.grafana import grafana_command
 from stock_pipeline.settings import load_settings
 from stock_pipeline_tests.conftest import Stack, eventually
+from stock_pipeline_tests.grafana.server import ask, is_healthy
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -99,9 +100,10 @@ def test_run_recovers_stops_and_goes_on(own: Stack):
     with urlopen(f"http://localhost:{own.environment['WEBSERVER_PORT']}/graphql?{query}", timeout=10) as answer:
         assert json.load(answer)["data"]["workspaceOrError"]["locationEntries"] == [{"name": "stock_pipeline"}]
 
-    if find_grafana(load_settings()) is not None:
-        with urlopen(f"http://localhost:{own.environment['GRAFANA_PORT']}/api/dashboards/uid/market") as answer:
-            assert json.load(answer)["dashboard"]["title"] == "Market"
+    if grafana_command(load_settings()) is not None:
+        grafana = f"http://localhost:{own.environment['GRAFANA_PORT']}"
+        eventually(lambda: is_healthy(grafana))
+        assert ask(f"{grafana}/api/dashboards/uid/market")["dashboard"]["title"] == "Market"
 
     # A killed service is back without a person.
     for name in ("producer", "tick-stream"):
