@@ -33,24 +33,10 @@ WITH candidate AS (
 
 away AS (
     SELECT
-        candidate."timestamp",
-        candidate.symbol,
-        coalesce(sum(extract(EPOCH FROM upper(part) - lower(part))), 0) AS seconds
+        "timestamp",
+        symbol,
+        seconds_away(symbol, "timestamp", "timestamp" + INTERVAL '1 minute') AS seconds
     FROM candidate
-    CROSS JOIN LATERAL (
-        SELECT
-            range_agg(
-                tstzrange(gap.started, coalesce(gap.ended, now()))
-                * tstzrange(candidate."timestamp", candidate."timestamp" + INTERVAL '1 minute')
-            ) AS parts
-        FROM feed_gap AS gap
-        WHERE
-            gap.started < candidate."timestamp" + INTERVAL '1 minute'
-            AND coalesce(gap.ended, now()) > candidate."timestamp"
-            AND (gap.symbol IS NULL OR gap.symbol = candidate.symbol)
-    ) AS overlap
-    LEFT JOIN LATERAL unnest(overlap.parts) AS part ON TRUE
-    GROUP BY candidate."timestamp", candidate.symbol
 ),
 
 marked AS (

@@ -1,18 +1,26 @@
--- Identifiers: rollup, source. Binds: rollup, width.
--- Makes the bars of a rollup anew whose finer bars are not final or have changed. Gives, for each UTC day, how many bars
--- were looked at and how many of them were written or deleted. One at a time (lock.sql), and in a transaction that began
--- with that lock: a second one would write what it had read before.
+-- Identifiers: rollup, source. Binds: rollup, width, begin, end.
+-- Makes the bars of a rollup anew whose finer bars are not final or have changed or, where begin and end are not null, all
+-- that lie from begin to before end. Gives, for each UTC day, how many bars were looked at and how many of them were
+-- written or deleted. One at a time (lock.sql), and in a transaction that began with that lock: a second one would write
+-- what it had read before.
 WITH changed AS (
-    DELETE FROM stale_bar WHERE rollup = %(rollup)s
+    DELETE FROM stale_bar
+    WHERE
+        rollup = %(rollup)s
+        AND (%(begin)s::timestamptz IS NULL OR ("timestamp" >= %(begin)s AND "timestamp" < %(end)s))
     RETURNING "timestamp", symbol
 ),
 
 candidate AS (
     SELECT "timestamp", symbol FROM changed
     UNION
-    SELECT "timestamp", symbol FROM {source} WHERE NOT is_final
+    SELECT "timestamp", symbol FROM {source} WHERE NOT is_final AND %(begin)s::timestamptz IS NULL
     UNION
-    SELECT "timestamp", symbol FROM {rollup} WHERE NOT is_final
+    SELECT "timestamp", symbol FROM {rollup} WHERE NOT is_final AND %(begin)s::timestamptz IS NULL
+    UNION
+    SELECT "timestamp", symbol FROM {source} WHERE "timestamp" >= %(begin)s AND "timestamp" < %(end)s
+    UNION
+    SELECT "timestamp", symbol FROM {rollup} WHERE "timestamp" >= %(begin)s AND "timestamp" < %(end)s
 ),
 
 stale AS MATERIALIZED (
@@ -37,7 +45,7 @@ made AS MATERIALIZED (
         bar.ticks,
         bar.vwap,
         coalesce(bar.is_final AND stale.ends <= final_until(), FALSE) AS is_final,
-        bar.gap_seconds
+        seconds_away(stale.symbol, stale.starts, stale.ends) AS gap_seconds
     FROM stale
     CROSS JOIN LATERAL (
         SELECT
@@ -49,8 +57,7 @@ made AS MATERIALIZED (
             sum(finer.trades)::bigint AS trades,
             sum(finer.ticks)::bigint AS ticks,
             sum(finer.vwap * finer.volume) / nullif(sum(finer.volume), 0) AS vwap,
-            bool_and(finer.is_final) AS is_final,
-            sum(finer.gap_seconds) AS gap_seconds
+            bool_and(finer.is_final) AS is_final
         FROM {source} AS finer
         WHERE
             finer.symbol = stale.symbol
@@ -60,15 +67,19 @@ made AS MATERIALIZED (
     ) AS bar
 ),
 
+-- Bars without a finer one, and those that begin where no bucket does: a session has moved.
+void AS (
+    SELECT starts AS "timestamp", symbol FROM stale
+    UNION
+    SELECT "timestamp", symbol FROM candidate
+    EXCEPT
+    SELECT "timestamp", symbol FROM made
+),
+
 deleted AS (
     DELETE FROM {rollup} AS known
-    USING stale
-    WHERE
-        known."timestamp" = stale.starts
-        AND known.symbol = stale.symbol
-        AND NOT EXISTS (
-            SELECT FROM made WHERE made."timestamp" = known."timestamp" AND made.symbol = known.symbol
-        )
+    USING void
+    WHERE known."timestamp" = void."timestamp" AND known.symbol = void.symbol
     RETURNING known."timestamp"
 ),
 
@@ -93,12 +104,14 @@ written AS (
         gap_seconds = excluded.gap_seconds
     WHERE
         (
-            known.open, known.high, known.low, known.close, known.volume, known.trades, known.ticks, known.vwap,
-            known.is_final, known.gap_seconds
+            known.open, known.high, known.low, known.close, known.trades, known.ticks, known.is_final,
+            known.gap_seconds
         ) IS DISTINCT FROM (
-            excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume, excluded.trades,
-            excluded.ticks, excluded.vwap, excluded.is_final, excluded.gap_seconds
+            excluded.open, excluded.high, excluded.low, excluded.close, excluded.trades, excluded.ticks,
+            excluded.is_final, excluded.gap_seconds
         )
+        OR NOT is_same(known.volume, excluded.volume)
+        OR NOT is_same(known.vwap, excluded.vwap)
     RETURNING known."timestamp"
 )
 

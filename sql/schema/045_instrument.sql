@@ -23,3 +23,13 @@ CREATE INDEX IF NOT EXISTS market_session_closes ON market_session (calendar, cl
 COMMENT ON TABLE market_session IS 'Regular sessions from 1990 to a year ahead, from exchange_calendars';
 COMMENT ON COLUMN market_session.calendar IS 'Name in exchange_calendars: XNYS, 24/5, 24/7';
 COMMENT ON COLUMN market_session.closes IS 'The first moment after the session';
+
+CREATE OR REPLACE FUNCTION is_open(of_calendar TEXT, at TIMESTAMPTZ)
+RETURNS BOOLEAN
+LANGUAGE sql STABLE
+AS $$
+    SELECT EXISTS (
+        SELECT FROM market_session AS s
+        WHERE s.calendar = of_calendar AND s.closes > at AND s.closes <= at + INTERVAL '1 day' AND s.opens <= at
+    )
+$$;

@@ -20,10 +20,7 @@ LANGUAGE sql STABLE
 AS $$
     SELECT
         coalesce((SELECT i.asset_class <> 'stock' FROM instrument AS i WHERE i.symbol = of_symbol), FALSE)
-        OR EXISTS (
-            SELECT FROM market_session AS s
-            WHERE s.calendar = 'XNYS' AND s.closes > at AND s.closes <= at + INTERVAL '1 day' AND s.opens <= at
-        )
+        OR is_open('XNYS', at)
 $$;
 
 -- The ticks of each minute, those with the same condition codes together: they have the same rights.

@@ -33,3 +33,21 @@ CREATE INDEX IF NOT EXISTS feed_gap_started ON feed_gap (started);
 
 -- The gaps that the bars do not show yet, which are always few.
 CREATE INDEX IF NOT EXISTS feed_gap_not_marked ON feed_gap (started) WHERE NOT is_marked;
+
+-- How many seconds of a time the feed of a symbol was away: the union of all gaps that concern it.
+CREATE OR REPLACE FUNCTION seconds_away(of_symbol TEXT, begins TIMESTAMPTZ, ends TIMESTAMPTZ)
+RETURNS DOUBLE PRECISION
+LANGUAGE sql STABLE
+SET search_path = public, pg_temp
+AS $$
+    SELECT coalesce(sum(extract(EPOCH FROM upper(part) - lower(part))), 0)::double precision
+    FROM (
+        SELECT range_agg(tstzrange(gap.started, coalesce(gap.ended, now())) * tstzrange(begins, ends)) AS parts
+        FROM feed_gap AS gap
+        WHERE
+            gap.started < ends
+            AND coalesce(gap.ended, now()) > begins
+            AND (gap.symbol IS NULL OR gap.symbol = of_symbol)
+    ) AS overlap
+    CROSS JOIN LATERAL unnest(overlap.parts) AS part
+$$;

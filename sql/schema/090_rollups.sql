@@ -35,8 +35,12 @@ $$;
 CREATE TABLE IF NOT EXISTS stale_bar (
     rollup TEXT NOT NULL,
     "timestamp" TIMESTAMPTZ NOT NULL,
-    symbol TEXT NOT NULL
+    symbol TEXT NOT NULL,
+    noted_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
+
+-- A table that is older than this column.
+ALTER TABLE stale_bar ADD COLUMN IF NOT EXISTS noted_at TIMESTAMPTZ NOT NULL DEFAULT now();
 
 COMMENT ON COLUMN stale_bar.rollup IS 'Table of the coarser bars that have to follow';
 

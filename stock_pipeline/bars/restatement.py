@@ -46,6 +46,7 @@ def settle_bars(settings: Settings) -> Counter[str]:
         with psycopg.connect(settings.conninfo("writer"), autocommit=True) as connection:
             while (compared := _restate_late(connection, settings, done)) == AT_ONCE and time.monotonic() < deadline:
                 log.info("%d late minutes compared with their ticks, more wait", compared)
+            connection.execute(load_sql("queries/mark_gaps_of_rollups.sql"))
             done["marked"] = connection.execute(load_sql("queries/mark_gaps.sql")).rowcount
             done["suspected"] = connection.execute(load_sql("queries/find_suspected_duplicates.sql")).rowcount
             done["final"] = connection.execute(load_sql("queries/finalise_bars.sql")).rowcount

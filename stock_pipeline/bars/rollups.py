@@ -1,5 +1,6 @@
 """Bars of 5 and 15 minutes, an hour and a day, each made of the next finer ones."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -24,11 +25,6 @@ class Rollup:
     source: str
     width: timedelta
 
-    def fill(self, statement: str) -> sql.Composed:
-        """The text of `sql/rollups/<statement>` for this table."""
-        tables = {"rollup": sql.Identifier(self.table), "source": sql.Identifier(self.source)}
-        return load_sql(f"rollups/{statement}").format(**tables)
-
 
 ROLLUPS = (
     Rollup("ohlcv_5m", "ohlcv_data", timedelta(minutes=5)),
@@ -37,6 +33,9 @@ ROLLUPS = (
     Rollup("ohlcv_1d", "ohlcv_15m", timedelta(days=1)),
 )
 """Each after those that it is made of."""
+
+STEP = timedelta(days=7)
+"""What is made anew in one statement, so that memory does not grow with the range; a bar lies within a UTC day."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +52,25 @@ def refresh(
 ) -> list[Refreshed]:
     """Bring a rollup up to date with its source, in one transaction: a row for each day with something to look at.
 
-    Bars are made anew where their finer bars are not final or have changed since. What else is stale is left to the
-    refresh of the rollups that are made of this one.
+    Bars are made anew where their finer bars are not final or have changed since.
 
     Args:
-        whole: make every bar from the first moment to before the second anew, changed or not.
+        whole: instead, make every bar from the first moment to before the second anew, changed or not.
     """
-    name = {"rollup": rollup.table}
+    tables = {"rollup": sql.Identifier(rollup.table), "source": sql.Identifier(rollup.source)}
+    statement = load_sql("rollups/refresh.sql").format(**tables)
+    values = {"rollup": rollup.table, "width": rollup.width}
     with connection.transaction(), connection.cursor(row_factory=class_row(Refreshed)) as cursor:
-        connection.execute(load_sql("rollups/lock.sql"), name)
-        if whole is not None:
-            begin, end = whole
-            connection.execute(rollup.fill("mark_stale.sql"), name | {"begin": begin, "end": end})
-        return cursor.execute(rollup.fill("refresh.sql"), name | {"width": rollup.width}).fetchall()
+        connection.execute(load_sql("rollups/lock.sql"), values)
+        return [
+            done
+            for begin, end in (_steps(*whole) if whole else [(None, None)])
+            for done in cursor.execute(statement, values | {"begin": begin, "end": end}).fetchall()
+        ]
+
+
+def _steps(begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+    while begin < end:
+        until = min(begin + STEP, end)
+        yield begin, until
+        begin = until

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from stock_pipeline.bars.rollups import ROLLUPS, Refreshed, refresh
+from stock_pipeline.database import load_sql
 from stock_pipeline.settings import Settings
 from stock_pipeline_tests.expected_bars import COLUMNS, assert_same_bars, bars_frame
 from stock_pipeline_tests.expected_rollups import expected_rollup
@@ -158,13 +159,51 @@ def test_a_bar_that_is_deleted_takes_its_rollups_with_it(database: psycopg.Conne
         assert list(stored(database, rollup.table).index.get_level_values("symbol")) == ["BINANCE:ROLL"]
 
 
-def test_a_gap_that_is_marked_later_is_summed(database: psycopg.Connection):
-    put(database, pd.concat([bar(10.0), bar(11.0, at=MINUTE + timedelta(minutes=1))]))
+@pytest.mark.parametrize("is_known_before", [True, False])
+def test_seconds_of_an_outage_count_in_minutes_without_a_bar_too(database: psycopg.Connection, is_known_before: bool):
+    bars = pd.concat([bar(10.0), bar(11.0, at=MINUTE + timedelta(minutes=1))])
+    if not is_known_before:
+        put(database, bars)
+        refresh_all(database)
+    database.execute("DELETE FROM feed_gap")
+    gaps = [("14:32:30", "14:41:20", None), ("14:40:00", "14:50:00", "BINANCE:ROLL"), ("14:31:00", "14:59:00", "OTHER")]
+    database.cursor().executemany(
+        "INSERT INTO feed_gap (started, ended, symbol, cause) VALUES (%s::timestamptz, %s::timestamptz, %s, 'silent')",
+        [(f"2026-11-25 {started}+00", f"2026-11-25 {ended}+00", symbol) for started, ended, symbol in gaps],
+    )
+    if is_known_before:
+        put(database, bars)
+    for statement in ("mark_gaps_of_rollups.sql", "mark_gaps.sql"):
+        database.execute(load_sql(f"queries/{statement}"))
     refresh_all(database)
-    database.execute("UPDATE ohlcv_data SET gap_seconds = 20")
+    marked = {r.table: database.execute(f"SELECT gap_seconds FROM {r.table}").fetchone()[0] for r in ROLLUPS}
+    # From 14:32:30 to 14:50:00, of which buckets end at 14:35 and 14:45.
+    assert marked == {"ohlcv_5m": 150, "ohlcv_15m": 750, "ohlcv_1h": 1050, "ohlcv_1d": 1050}
+    assert database.execute("SELECT sum(gap_seconds) FROM ohlcv_data").fetchone() == (30,)
+    database.execute(load_sql("queries/mark_gaps_of_rollups.sql"))
+    assert all(refresh(database, rollup) == [] for rollup in ROLLUPS)
+
+
+def test_a_session_that_moves_moves_its_day(database: psycopg.Connection):
+    minutes = [MINUTE + timedelta(minutes=minutes) for minutes in (-15, 0, 60)]
+    put(database, pd.concat([bar(10.0 + number, at, "ROLL") for number, at in enumerate(minutes)]))
     refresh_all(database)
-    for rollup in ROLLUPS:
-        assert database.execute(f"SELECT gap_seconds FROM {rollup.table}").fetchall() == [(40.0,)]
+    days = "SELECT timestamp, open FROM ohlcv_1d"
+    opened = MINUTE.replace(minute=30)
+    assert database.execute(days).fetchall() == [(opened, 11.0)]
+    for opens, expected in [
+        (opened - timedelta(minutes=30), 10.0),
+        (opened + timedelta(minutes=30), 12.0),
+        (None, None),
+    ]:
+        others = [opened.date() - timedelta(days=1), opened.date() + timedelta(days=1)]
+        sessions = {day: datetime(day.year, day.month, day.day, 14, 30, tzinfo=UTC) for day in others}
+        sessions |= {opened.date(): opens} if opens else {}
+        values = {"session": list(sessions), "opens": list(sessions.values())}
+        values |= {"calendar": "XNYS", "closes": [start.replace(hour=21, minute=0) for start in sessions.values()]}
+        database.execute(load_sql("queries/upsert_market_sessions.sql"), values)
+        refresh(database, DAY)
+        assert database.execute(days).fetchall() == ([(opens, expected)] if opens else [])
 
 
 def test_a_whole_range_is_made_anew_changed_or_not(database: psycopg.Connection):
@@ -185,6 +224,17 @@ def test_a_whole_range_is_made_anew_changed_or_not(database: psycopg.Connection)
         assert_same_bars(found[before], expected[before])
         assert (found["open"][~before] == 0).all(), "the other days stay as they are"
         database.execute("DELETE FROM stale_bar")
+
+
+def test_a_long_range_is_made_anew_in_steps(database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch):
+    bars = random_bars(4)
+    put(database, bars)
+    database.execute("DELETE FROM stale_bar")
+    monkeypatch.setattr("stock_pipeline.bars.rollups.STEP", timedelta(days=2))
+    for rollup in ROLLUPS:
+        done = refresh(database, rollup, (datetime(2026, 11, 24, tzinfo=UTC), datetime(2026, 11, 29, tzinfo=UTC)))
+        assert [day.day.day for day in done] == [24, 25, 26, 27, 28]
+        assert_same_bars(stored(database, rollup.table), expected_rollup(bars, rollup.table))
 
 
 def test_no_change_is_lost_that_is_committed_while_a_refresh_runs(product: Settings):
