@@ -15,7 +15,8 @@
 -- and
 --   jump_share       max(0, 1 - bipower^2 / realised^2), null where no price moved
 --   atr              mean of the n - 1 true ranges inside the window, in the quote currency
--- All but timestamp and symbol are null until the window is full.
+-- All but timestamp and symbol are null until the window is full, and while a bar in it is impossible: a price that is not
+-- above 0 or no number, a high or low that is none.
 
 -- Sums of these move with their window exactly and in one step a row: those of double precision would be made anew for
 -- each row, or drift. 40 decimals hold squares of returns of 1e-12.
@@ -70,9 +71,18 @@ BEGIN
     RETURN QUERY
     WITH bar AS (
         SELECT
-            b.*,
-            lag(b.close) OVER (ORDER BY b."timestamp") AS previous_close
+            b."timestamp",
+            sound.*,
+            lag(sound.close) OVER (ORDER BY b."timestamp") AS previous_close
         FROM ohlcv_data AS b
+        LEFT JOIN LATERAL (
+            SELECT b.open, b.high, b.low, b.close
+            WHERE
+                b.low > 0
+                AND b.low <= least(b.open, b.high, b.close)
+                AND b.high >= greatest(b.open, b.close)
+                AND b.high < 'infinity'
+        ) AS sound ON TRUE
         WHERE b.symbol = of_symbol AND b."timestamp" >= since AND b."timestamp" <= ends
     ),
 
@@ -99,7 +109,7 @@ BEGIN
         SELECT
             p."timestamp",
             first_value(p."timestamp") OVER of_bars AS first_timestamp,
-            count(*) OVER of_bars = bars AS is_full,
+            count(p.span) OVER of_bars = bars AND count(p.r) OVER of_returns = bars - 1 AS is_full,
             count(p.overnight) OVER of_bars = bars AS has_previous,
             var_samp(exactly(p.r)) OVER of_returns AS var_r,
             sum(exactly(p.span ^ 2)) OVER of_bars AS spans,

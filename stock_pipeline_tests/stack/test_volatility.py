@@ -1,5 +1,6 @@
-"""The volatility views against R's package TTR, papers and pandas.
+"""The volatility views against R's package TTR, Python's hffe and pandas.
 
+`volatility/variances.csv.gz` has realised and bipower variances by hffe 0.0.13 (variances.py beside it).
 `volatility/ttr.csv.gz` is what TTR 0.24.3 makes of `volatility/bars.csv.gz` (ttr.R beside them, R 4.2.2). TTR moves its
 sums from bar to bar, so that its own rounding grows with the series: over 2,000 bars to less than 1e-10, relative.
 """
@@ -7,7 +8,6 @@ sums from bar to bar, so that its own rounding grows with the series: over 2,000
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +28,6 @@ SYMBOL = "BINANCE:VOL"
 PER_YEAR = 525_600
 
 MEASURES = ["close_to_close", "parkinson", "garman_klass", "rogers_satchell", "yang_zhang", "atr"]
-
-MU_1 = 0.7978845608028654
-"""Mean of the absolute value of a standard normal variable, √(2/π): Barndorff-Nielsen and Shephard (2004)."""
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +84,17 @@ def test_a_window_that_is_not_full_is_null(database: psycopg.Connection, bars: p
 
 
 @pytest.mark.parametrize("window", [30, 60, 1440])
-def test_realised_and_bipower_are_those_of_the_paper(database: psycopg.Connection, bars: pd.DataFrame, window: int):
-    found = select(database, f"SELECT * FROM volatility_{window} WHERE symbol = %s", SYMBOL)
-    close = bars["close"].to_numpy()
-    for last in range(window - 1, len(bars), 37):
-        r = [math.log(b / a) for a, b in pairwise(close[last - window + 1 : last + 1])]
-        realised = PER_YEAR / (window - 1) * math.fsum(x * x for x in r)
-        bipower = PER_YEAR / (window - 2) * MU_1**-2 * math.fsum(abs(a) * abs(b) for a, b in pairwise(r))
-        row = found.iloc[last]
-        assert row["realised"] == pytest.approx(math.sqrt(realised), rel=1e-9)
-        assert row["bipower"] == pytest.approx(math.sqrt(bipower), rel=1e-9)
-        assert row["jump_share"] == pytest.approx(max(0, 1 - bipower / realised), rel=1e-9, abs=1e-12)
+def test_realised_and_bipower_are_those_of_another_hand(database: psycopg.Connection, window: int):
+    expected = pd.read_csv(FIGURES / "variances.csv.gz").query("bars == @window")
+    expected.index = pd.to_datetime([BEGIN + timedelta(minutes=minute) for minute in expected["minute"]])
+    found = select(database, f"SELECT * FROM volatility_{window} WHERE symbol = %s", SYMBOL).loc[expected.index]
+    realised = PER_YEAR / (window - 1) * expected["realised_variance"]
+    bipower = PER_YEAR / (window - 2) * expected["bipower_variance"]
+    assert len(expected) > 10
+    np.testing.assert_allclose(found["realised"].astype(float), np.sqrt(realised), rtol=1e-9)
+    np.testing.assert_allclose(found["bipower"].astype(float), np.sqrt(bipower), rtol=1e-9)
+    share = np.maximum(0, 1 - bipower / realised)
+    np.testing.assert_allclose(found["jump_share"].astype(float), share, rtol=1e-9, atol=1e-12)
 
 
 def test_a_jump_is_seen_as_one(database: psycopg.Connection, bars: pd.DataFrame):
@@ -129,6 +126,26 @@ def test_an_instrument_without_a_calendar_has_no_annual_figures(database: psycop
         found = select(database, "SELECT * FROM volatility('BINANCE:NOBODY', '-infinity', 'infinity', 30)")
     assert found[["close_to_close", "yang_zhang", "bipower", "jump_share"]].isna().all(axis=None)
     assert found["atr"].notna().any()
+
+
+@pytest.mark.parametrize("change", ["low = 0", "high = low / 2", "close = 'NaN'", "high = 'Infinity'"])
+def test_an_impossible_bar_makes_windows_null_and_no_wrong_number(
+    database: psycopg.Connection, bars: pd.DataFrame, change: str
+):
+    sound = select(database, "SELECT * FROM volatility_30 WHERE symbol = %s", SYMBOL).drop(columns="symbol")
+    with database.transaction(force_rollback=True):
+        database.execute(
+            f"UPDATE ohlcv_data SET {change} WHERE symbol = %s AND timestamp = %s", [SYMBOL, bars.index[99]]
+        )
+        found = select(database, "SELECT * FROM volatility_30 WHERE symbol = %s", SYMBOL).drop(columns="symbol")
+    assert found.iloc[99:129].isna().all(axis=None)
+    yang_zhang = found.columns == "yang_zhang"
+    assert math.isnan(found["yang_zhang"].astype(float).iloc[129]), "it reaches back to the close of that bar"
+    pd.testing.assert_frame_equal(found.iloc[:99], sound.iloc[:99], check_dtype=False)
+    pd.testing.assert_frame_equal(
+        found.iloc[129:].loc[:, ~yang_zhang], sound.iloc[129:].loc[:, ~yang_zhang], check_dtype=False
+    )
+    pd.testing.assert_frame_equal(found.iloc[130:], sound.iloc[130:], check_dtype=False)
 
 
 def test_the_range_of_a_minute(database: psycopg.Connection, bars: pd.DataFrame):
