@@ -22,7 +22,7 @@ WITH skewed AS (
     WHERE arrival.seconds NOT BETWEEN -0.5 AND 10
 ),
 
--- Silent for an hour in which its market was open: the session has begun before it and goes on.
+-- Silent for an hour at both ends of which its market was open.
 silent AS (
     SELECT
         'subscribed_symbols_trade' AS "check",
@@ -39,13 +39,8 @@ silent AS (
     ) AS newest ON TRUE
     WHERE
         coalesce(newest.event_time < %(end)s - INTERVAL '1 hour', TRUE)
-        AND EXISTS (
-            SELECT FROM market_session AS s
-            WHERE
-                s.calendar = wanted.calendar
-                AND s.closes > %(end)s
-                AND s.opens <= %(end)s - INTERVAL '1 hour'
-        )
+        AND is_open(wanted.calendar, %(end)s)
+        AND is_open(wanted.calendar, %(end)s - INTERVAL '1 hour')
 )
 
 SELECT * FROM skewed

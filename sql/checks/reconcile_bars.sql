@@ -46,7 +46,9 @@ different AS (
         OR NOT is_same(expected.vwap, stored.vwap)
 )
 
-SELECT *
+SELECT
+    'bars_match_ticks' AS "check",
+    different.*
 FROM different
 WHERE is_settled("timestamp", symbol, updated_at, stored_ticks)
 ORDER BY "timestamp", symbol

@@ -1,13 +1,14 @@
 -- Identifiers: rollup, source. Binds: rollup, width, begin, end. Bars whose volume, trades or ticks are not the sums of
--- their finer bars, or that are missing or too many. Volume may differ by 1e-9, relative. Those that a refresh still has
--- to make are left out: 20 minutes later it has been there.
+-- their finer bars, or that are missing or too many. Volume may differ by 1e-9, relative. Bars that a refresh still has to
+-- make are left out for 20 minutes: a finer one is not final yet, or has just changed.
 WITH expected AS (
     SELECT
         bucket.starts AS "timestamp",
         finer.symbol,
         sum(finer.volume) AS volume,
         sum(finer.trades) AS trades,
-        sum(finer.ticks) AS ticks
+        sum(finer.ticks) AS ticks,
+        bool_and(finer.is_final) AS is_final
     FROM {source} AS finer
     CROSS JOIN LATERAL bucket(%(width)s, finer.symbol, finer."timestamp") AS bucket
     WHERE
@@ -18,6 +19,7 @@ WITH expected AS (
     GROUP BY bucket.starts, finer.symbol
 ),
 
+-- Those that begin where no bucket does are too many.
 stored AS (
     SELECT
         made."timestamp",
@@ -26,11 +28,20 @@ stored AS (
         made.trades,
         made.ticks
     FROM {rollup} AS made
-    CROSS JOIN LATERAL bucket(%(width)s, made.symbol, made."timestamp") AS bucket
+    LEFT JOIN LATERAL bucket(%(width)s, made.symbol, made."timestamp") AS bucket ON TRUE
     WHERE
         made."timestamp" >= %(begin)s
-        AND made."timestamp" < %(end)s
-        AND bucket.ends <= least(%(end)s, final_until() - INTERVAL '20 minutes')
+        AND coalesce(bucket.ends, made."timestamp") <= least(%(end)s, final_until() - INTERVAL '20 minutes')
+),
+
+excused AS (
+    SELECT "timestamp", symbol FROM expected WHERE NOT is_final
+    UNION
+    SELECT place."timestamp", stale_bar.symbol
+    FROM stale_bar
+    LEFT JOIN LATERAL bucket(%(width)s, stale_bar.symbol, stale_bar."timestamp") AS bucket ON TRUE
+    CROSS JOIN LATERAL (VALUES (bucket.starts), (stale_bar."timestamp")) AS place ("timestamp")
+    WHERE stale_bar.rollup = %(rollup)s AND stale_bar.noted_at > now() - INTERVAL '20 minutes'
 )
 
 SELECT
@@ -50,5 +61,10 @@ WHERE
         (expected.trades, expected.ticks) IS DISTINCT FROM (stored.trades, stored.ticks)
         OR NOT is_same(expected.volume, stored.volume)
     )
-    AND NOT EXISTS (SELECT FROM stale_bar WHERE stale_bar.rollup = %(rollup)s)
+    AND NOT EXISTS (
+        SELECT FROM excused
+        WHERE
+            excused."timestamp" = coalesce(expected."timestamp", stored."timestamp")
+            AND excused.symbol = coalesce(expected.symbol, stored.symbol)
+    )
 ORDER BY "timestamp", symbol

@@ -1,5 +1,6 @@
 -- Binds: begin, end. Warns: condition codes that trade_condition does not know; their trades count as eligible.
 SELECT
+    'conditions_are_known' AS "check",
     given.code,
     count(*) AS trades,
     min(tick.symbol) AS example

@@ -1,8 +1,13 @@
 -- Binds: begin, end, bars. Rows of volatility_<bars> that break a rule, with the name of the check.
 WITH measured AS (
     SELECT
+        i.symbol AS of_symbol,
         v.*,
         v.from_timestamp IS NOT NULL AS is_full,
+        EXISTS (
+            SELECT FROM ohlcv_data AS before
+            WHERE before.symbol = i.symbol AND before."timestamp" < v.from_timestamp
+        ) AS has_previous,
         newest."timestamp" AS newest_bar,
         max(v."timestamp") OVER (PARTITION BY i.symbol) AS newest_row
     FROM instrument AS i
@@ -11,14 +16,14 @@ WITH measured AS (
         FROM ohlcv_data AS bar
         WHERE bar.symbol = i.symbol AND bar."timestamp" >= %(begin)s AND bar."timestamp" < %(end)s
     ) AS newest
-    CROSS JOIN LATERAL volatility(i.symbol, %(begin)s, newest."timestamp", %(bars)s) AS v
+    LEFT JOIN LATERAL volatility(i.symbol, %(begin)s, newest."timestamp", %(bars)s) AS v ON TRUE
     WHERE newest."timestamp" IS NOT NULL
 )
 
 SELECT
     rule.name AS "check",
-    row."timestamp",
-    row.symbol,
+    coalesce(row."timestamp", row.newest_bar) AS "timestamp",
+    row.of_symbol AS symbol,
     row.close_to_close,
     row.parkinson,
     row.garman_klass,
@@ -37,9 +42,14 @@ CROSS JOIN LATERAL (
             least(
                 row.close_to_close, row.parkinson, row.garman_klass, row.rogers_satchell, row.yang_zhang,
                 row.realised, row.bipower, row.atr
-            ),
-            0
-        ) >= 0
+            ) >= 0
+            -- What is no number is greater.
+            AND greatest(
+                row.close_to_close, row.parkinson, row.garman_klass, row.rogers_satchell, row.yang_zhang,
+                row.realised, row.bipower, row.atr
+            ) < 'infinity',
+            TRUE
+        )
     ),
     ('jump_share_is_a_share', coalesce(row.jump_share BETWEEN 0 AND 1, TRUE)),
     (
@@ -48,8 +58,9 @@ CROSS JOIN LATERAL (
         OR num_nulls(
             row.close_to_close, row.parkinson, row.garman_klass, row.rogers_satchell, row.realised, row.bipower, row.atr
         ) = 0
+        AND (row.yang_zhang IS NOT NULL OR NOT row.has_previous)
     ),
-    ('last_row_is_fresh', row."timestamp" <> row.newest_row OR row.newest_row = row.newest_bar)
+    ('last_row_is_fresh', coalesce(row."timestamp" <> row.newest_row OR row.newest_row = row.newest_bar, FALSE))
 ) AS rule (name, holds)
 WHERE rule.holds IS NOT TRUE
-ORDER BY row."timestamp", row.symbol
+ORDER BY 2, 3

@@ -26,3 +26,10 @@ def test_tables_are_checked_every_two_hours(minutes: int, due: bool):
         answer = tick(instance, timedelta(minutes=minutes))
         assert isinstance(answer, RunRequest) is due
         assert due or run.run_id[:8] in answer.skip_message
+
+
+def test_a_run_that_failed_has_not_checked_the_tables():
+    with DagsterInstance.local_temp() as instance:
+        run = instance.create_run_for_job(defs().get_repository_def().get_job("table_checks"))
+        instance.report_run_failed(run, "the database is away")
+        assert isinstance(tick(instance, timedelta(minutes=15)), RunRequest)

@@ -1,6 +1,7 @@
 """Every asset check passes over sound data, and finds what is broken on purpose."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,12 +12,14 @@ from psycopg.rows import DictRow, dict_row
 
 from stock_pipeline.bars.rollups import ROLLUPS, refresh
 from stock_pipeline.definitions import defs
-from stock_pipeline.defs.quality.batches import Batch
+from stock_pipeline.defs.quality.batches import Batch, result
 from stock_pipeline.defs.quality.checks import (
     ARRIVALS,
     BARS,
+    CONDITIONS,
     FEED,
     FRESH_BARS,
+    MATCHES,
     SUMS,
     TICKS,
     VIEWS,
@@ -65,21 +68,42 @@ def database(product: Settings) -> Iterator[psycopg.Connection[DictRow]]:
 
 def failed(database: psycopg.Connection[DictRow], batch: Batch) -> set[str]:
     known = {rule.name for rule in batch.rules}
-    names = {row["check"] for row in batch.violations(database)}
+    names = {row["check"] for row in batch.violations(database)[0]}
     assert names <= known
     return names
 
 
 def everything() -> list[Batch]:
-    return [ARRIVALS, TICKS, FEED, FRESH_BARS, *BARS, *SUMS, *VIEWS]
+    return [ARRIVALS, TICKS, CONDITIONS, FEED, FRESH_BARS, MATCHES, *BARS, *SUMS, *VIEWS]
 
 
 def test_sound_data_passes_every_check(database: psycopg.Connection[DictRow]):
     subscribed = {"symbols": [SYMBOL], "calendars": ["24/7"]}
     for batch in everything():
         if batch is ARRIVALS:
-            batch = Batch(batch.asset, batch.statement, batch.rules, batch.look_back, values=subscribed)
-        assert batch.violations(database) == [], batch
+            batch = replace(batch, values=lambda: subscribed)
+        assert batch.violations(database)[0] == [], batch
+
+
+@pytest.mark.parametrize("batch", everything(), ids=lambda batch: f"{batch.statement}-{batch.asset}")
+def test_the_query_that_is_shown_can_be_run(database: psycopg.Connection[DictRow], batch: Batch):
+    assert "%(" not in (query := batch.violations(database)[1])
+    database.execute(query)
+
+
+def test_all_that_break_a_rule_are_counted_and_some_shown(database: psycopg.Connection[DictRow]):
+    database.execute("UPDATE ohlcv_data SET high = close - 1")
+    rows = [row for row in BARS[0].violations(database)[0] if row["check"] == "high_is_highest"]
+    assert len(rows) == 10
+    outcome = result("ohlcv_data", BARS[0].rules[0], rows, "SELECT 1", rows[0]["found"])
+    assert not outcome.passed and outcome.metadata["rows"].value == rows[0]["found"] > 1_000
+    assert outcome.description.startswith(f"{rows[0]['found']:,} found. ")
+    assert set(outcome.metadata["sample"].records[0].data) == {
+        *("timestamp", "symbol"),
+        *("open", "high", "low"),
+        "close",
+        "copies",
+    }
 
 
 BROKEN_BARS = {
@@ -123,8 +147,16 @@ def test_a_rollup_that_is_not_the_sum_of_its_bars_is_found(
     database.execute(f"{change.format(table)} WHERE timestamp = (SELECT min(timestamp) FROM {table})")
     database.execute("DELETE FROM stale_bar")
     assert failed(database, batch) == {"sums_are_those_of_finer_bars"}
-    # What a refresh still has to do is no error.
-    database.execute("INSERT INTO stale_bar SELECT %s, timestamp, symbol FROM " + source + " LIMIT 1", [table])
+    # What a refresh still has to do is no error, for a while; what it has to do elsewhere is no excuse.
+    stale = f"INSERT INTO stale_bar SELECT %s, {{}}(timestamp), symbol FROM {source}"
+    database.execute(stale.format("max") + " GROUP BY symbol", [table])
+    assert failed(database, batch) == {"sums_are_those_of_finer_bars"}
+    database.execute(stale.format("min") + " GROUP BY symbol", [table])
+    assert failed(database, batch) == set()
+    database.execute("UPDATE stale_bar SET noted_at = now() - INTERVAL '21 minutes'")
+    assert failed(database, batch) == {"sums_are_those_of_finer_bars"}
+    database.execute(f"UPDATE {source} SET is_final = FALSE WHERE timestamp = (SELECT min(timestamp) FROM {source})")
+    database.execute("DELETE FROM stale_bar")
     assert failed(database, batch) == set()
 
 
@@ -144,16 +176,23 @@ def test_a_clock_that_is_wrong_is_found(database: psycopg.Connection[DictRow], s
 def test_a_subscribed_symbol_that_is_silent_while_its_market_is_open_is_found(database: psycopg.Connection[DictRow]):
     now = datetime.now(UTC)
     database.execute("DELETE FROM market_session")
-    sessions = {"OPEN": (now - timedelta(hours=2), now + timedelta(hours=1)), "SHUT": (now, now + timedelta(hours=1))}
-    for calendar, (opens, closes) in sessions.items():
-        database.execute("INSERT INTO market_session VALUES (%s, %s, %s, %s)", [calendar, now.date(), opens, closes])
+    tomorrow = now.date() + timedelta(days=1)
+    sessions = [
+        ("OPEN", now.date(), now - timedelta(hours=2), now + timedelta(hours=1)),
+        ("SHUT", now.date(), now, now + timedelta(hours=1)),
+        # One that never shuts, soon after midnight.
+        ("ALWAYS", now.date(), now - timedelta(hours=23), now - timedelta(minutes=20)),
+        ("ALWAYS", tomorrow, now - timedelta(minutes=20), now + timedelta(hours=23)),
+    ]
+    for session in sessions:
+        database.execute("INSERT INTO market_session VALUES (%s, %s, %s, %s)", session)
     database.execute(
         "INSERT INTO tick_data VALUES ('TRADES', 1, %s, 1, 1, NULL, %s)", [now - timedelta(minutes=59)] * 2
     )
-    values = {"symbols": ["TRADES", "SILENT", "SHUT"], "calendars": ["OPEN", "OPEN", "SHUT"]}
-    batch = Batch("tick_data", ARRIVALS.statement, ARRIVALS.rules, ARRIVALS.look_back, values=values)
-    rows = [row for row in batch.violations(database) if row["check"] == "subscribed_symbols_trade"]
-    assert [row["symbol"] for row in rows] == ["SILENT"]
+    values = {"symbols": ["TRADES", "SILENT", "SHUT", "DEAD"], "calendars": ["OPEN", "OPEN", "SHUT", "ALWAYS"]}
+    batch = replace(ARRIVALS, values=lambda: values)
+    rows = [row for row in batch.violations(database)[0] if row["check"] == "subscribed_symbols_trade"]
+    assert {row["symbol"] for row in rows} == {"SILENT", "DEAD"}
 
 
 def test_an_outage_of_the_feed_is_found_while_it_lasts_and_for_two_hours(database: psycopg.Connection[DictRow]):
@@ -170,6 +209,19 @@ def test_an_outage_of_the_feed_is_found_while_it_lasts_and_for_two_hours(databas
 def test_bars_that_come_late_are_found(database: psycopg.Connection[DictRow]):
     database.execute("DELETE FROM ohlcv_data WHERE timestamp > now() - INTERVAL '6 minutes'")
     assert failed(database, FRESH_BARS) == {"bars_are_fresh"}
+    # Odd lots set no price, and so make no bar.
+    database.execute("UPDATE tick_data SET conditions = ARRAY['12'] WHERE event_time > now() - INTERVAL '6 minutes'")
+    assert failed(database, FRESH_BARS) == set()
+
+
+def test_a_bar_that_its_ticks_do_not_make_and_a_condition_that_nobody_knows_are_found(
+    database: psycopg.Connection[DictRow],
+):
+    newest = "(SELECT max(timestamp) FROM ohlcv_data WHERE timestamp < now() - INTERVAL '5 minutes')"
+    database.execute(f"UPDATE ohlcv_data SET close = close + 1, high = high + 1 WHERE timestamp = {newest}")
+    database.execute(f"UPDATE tick_data SET conditions = ARRAY['99'] WHERE event_time = {newest}")
+    assert failed(database, MATCHES) == {"bars_match_ticks"}
+    assert failed(database, CONDITIONS) == {"conditions_are_known"}
 
 
 BROKEN_VIEWS = {
@@ -177,6 +229,10 @@ BROKEN_VIEWS = {
     "jump_share_is_a_share": "v.parkinson, v.jump_share + 1.5 AS jump_share",
     "full_windows_have_values": "NULL::double precision AS parkinson, v.jump_share",
 }
+
+WINDOWS = [batch for batch in VIEWS if batch.statement == "volatility.sql"]
+
+RANGES, BANDS = (next(batch for batch in VIEWS if batch.asset == asset) for asset in ("volatility_1m", "vwap_bands"))
 
 
 @pytest.mark.parametrize(("check", "columns"), BROKEN_VIEWS.items())
@@ -188,7 +244,45 @@ def test_a_broken_formula_is_found(database: psycopg.Connection[DictRow], check:
         "v.garman_klass, v.rogers_satchell, v.yang_zhang, v.realised, v.bipower, x.jump_share, v.atr "
         f"FROM sound_volatility(s, b, e, n) AS v CROSS JOIN LATERAL (SELECT {columns}) AS x $$"
     )
-    assert failed(database, VIEWS[0]) == {check}
+    assert failed(database, WINDOWS[0]) == {check}
+
+
+def test_a_measure_that_is_no_number_is_found(database: psycopg.Connection[DictRow]):
+    test_a_broken_formula_is_found(
+        database, "measures_are_not_negative", "'NaN'::double precision AS parkinson, v.jump_share"
+    )
+
+
+def test_a_range_of_a_minute_that_is_negative_or_lacks_is_found(database: psycopg.Connection[DictRow]):
+    database.execute("UPDATE ohlcv_data SET high = low - 1 WHERE timestamp > now() - INTERVAL '10 minutes'")
+    assert failed(database, RANGES) == {"measures_are_not_negative"}
+    database.execute(
+        "CREATE OR REPLACE VIEW volatility_1m AS SELECT timestamp, symbol, high - low AS range FROM ohlcv_data "
+        "WHERE timestamp < now() - INTERVAL '20 minutes'"
+    )
+    assert failed(database, RANGES) == {"last_row_is_fresh"}
+
+
+@pytest.mark.parametrize(
+    ("check", "columns"),
+    [
+        ("bands_lie_around_vwap", "v.vwap, v.deviation, v.vwap + 1 AS lower_2"),
+        ("measures_are_not_negative", "v.vwap, -v.deviation - 1 AS deviation, v.lower_2"),
+    ],
+)
+def test_bands_that_are_wrong_are_found(database: psycopg.Connection[DictRow], check: str, columns: str):
+    database.execute("ALTER FUNCTION vwap_bands RENAME TO sound_bands")
+    database.execute(
+        "CREATE FUNCTION vwap_bands(s text, b timestamptz, e timestamptz) RETURNS SETOF vwap_bands LANGUAGE sql AS $$ "
+        "SELECT v.timestamp, v.symbol, v.from_timestamp, x.vwap, x.deviation, x.lower_2, v.lower_1, v.upper_1, "
+        f"v.upper_2 FROM sound_bands(s, b, e) AS v CROSS JOIN LATERAL (SELECT {columns}) AS x $$"
+    )
+    assert failed(database, BANDS) == {check}
+    database.execute(
+        "CREATE OR REPLACE FUNCTION vwap_bands(s text, b timestamptz, e timestamptz) RETURNS SETOF vwap_bands "
+        "LANGUAGE sql AS $$ SELECT * FROM sound_bands(s, b, e) LIMIT 0 $$"
+    )
+    assert failed(database, BANDS) == {"last_row_is_fresh"}
 
 
 def test_a_view_that_lacks_the_newest_bar_is_found(database: psycopg.Connection[DictRow]):
@@ -197,7 +291,12 @@ def test_a_view_that_lacks_the_newest_bar_is_found(database: psycopg.Connection[
         "CREATE FUNCTION volatility(s text, b timestamptz, e timestamptz, n integer) RETURNS SETOF volatility_30 "
         "LANGUAGE sql AS $$ SELECT * FROM sound_volatility(s, b, e - INTERVAL '1 minute', n) $$"
     )
-    assert failed(database, VIEWS[0]) == {"last_row_is_fresh"}
+    assert failed(database, WINDOWS[0]) == {"last_row_is_fresh"}
+    database.execute(
+        "CREATE OR REPLACE FUNCTION volatility(s text, b timestamptz, e timestamptz, n integer) "
+        "RETURNS SETOF volatility_30 LANGUAGE sql AS $$ SELECT * FROM sound_volatility(s, b, e, n) LIMIT 0 $$"
+    )
+    assert failed(database, WINDOWS[0]) == {"last_row_is_fresh"}
 
 
 @pytest.fixture
@@ -244,14 +343,15 @@ def test_both_jobs_evaluate_every_check_and_say_what_failed(shared_stack: Stack,
     shared_stack.send(encode(trade("CHECKED", p=-1.0)), b"not Avro")
     shared_stack.catch_up("tick")
     found = evaluations(instance, "live_checks") | evaluations(instance, "table_checks")
-    assert len(found) == 53
+    assert len(found) == 58
     letters = found["stock_ticks_dead_letter", "no_dead_letters"]
     assert not letters.passed and letters.severity == AssetCheckSeverity.WARN
-    assert letters.metadata["records"].value >= 2
+    assert letters.metadata["rows"].value >= 2
     reasons = [record.data["reason"] for record in letters.metadata["sample"].records]
     assert any(reason.startswith("p is not") for reason in reasons)
     lag = found["tick_data", "stream_keeps_up"]
     assert "sql" in lag.metadata or lag.passed
     for evaluation in found.values():
+        assert evaluation.passed is (evaluation.metadata["rows"].value == 0)
         assert ("sample" in evaluation.metadata) is not evaluation.passed
     assert AssetKey("ohlcv_data") in {evaluation.asset_key for evaluation in found.values()}

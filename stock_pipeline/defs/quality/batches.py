@@ -1,6 +1,6 @@
 """Asset checks that one query answers together: it gives a row for whatever breaks a rule, with the check's name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from dagster import (
     AssetChecksDefinition,
     AssetCheckSeverity,
     AssetCheckSpec,
+    MarkdownMetadataValue,
     MetadataValue,
     TableRecord,
     multi_asset_check,
@@ -24,6 +25,9 @@ from stock_pipeline.resources.timescale import TimescaleResource
 
 SAMPLE = 10
 """Most rows shown."""
+
+OF_THE_BATCH = {"check", "found", "place"}
+"""Columns that say nothing of a row itself."""
 
 ERROR, WARN = AssetCheckSeverity.ERROR, AssetCheckSeverity.WARN
 
@@ -48,7 +52,7 @@ class Batch:
     Attributes:
         look_back: what is looked at, to now.
         tables: identifiers of the statement.
-        values: its binds, beside `begin` and `end`.
+        values: gives its binds, beside `begin` and `end`.
     """
 
     asset: str
@@ -56,10 +60,10 @@ class Batch:
     rules: Sequence[Rule]
     look_back: timedelta
     tables: Mapping[str, str] = field(default_factory=dict)
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Callable[[], Mapping[str, Any]] = dict
 
-    def violations(self, connection: psycopg.Connection[DictRow]) -> list[DictRow]:
-        """Rows of `check` and what breaks it."""
+    def violations(self, connection: psycopg.Connection[DictRow]) -> tuple[list[DictRow], str]:
+        """Rows of `check`, how many it `found` and at most SAMPLE of what breaks it; and the query, for a person."""
         end = datetime.now(UTC)
         # Whole days, where it is days: a bar of a day is looked at as a whole.
         begin = end - self.look_back
@@ -67,7 +71,15 @@ class Batch:
             begin = begin.replace(hour=0, minute=0, second=0, microsecond=0)
         tables = {name: sql.Identifier(table) for name, table in self.tables.items()}
         statement = load_sql(f"checks/{self.statement}").format(**tables)
-        return connection.execute(statement, {"begin": begin, "end": end, **self.values}).fetchall()
+        values = {"begin": begin, "end": end, **self.values()}
+        sampled = load_sql("queries/sample_of_violations.sql").format(violations=statement)
+        rows = connection.execute(sampled, values | {"sample": SAMPLE}).fetchall()
+        return rows, as_run(connection, statement, values)
+
+
+def as_run(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed, values: Mapping[str, Any]) -> str:
+    """The text of a query with its values in it."""
+    return psycopg.ClientCursor(connection).mogrify(statement, values)
 
 
 def batch_checks(batch: Batch) -> AssetChecksDefinition:
@@ -76,16 +88,21 @@ def batch_checks(batch: Batch) -> AssetChecksDefinition:
     @multi_asset_check(
         name=f"{batch.statement.removesuffix('.sql')}_of_{batch.asset}",
         specs=[
-            AssetCheckSpec(rule.name, asset=batch.asset, description=f"{rule.severity.value}: {rule.reason}")
+            AssetCheckSpec(
+                rule.name,
+                asset=batch.asset,
+                description=f"{rule.severity.value}: {rule.reason}",
+                metadata=sql_metadata(batch.statement),
+            )
             for rule in batch.rules
         ],
     )
     def check(timescale: TimescaleResource) -> Iterator[AssetCheckResult]:
         with timescale.connect() as connection:
-            rows = batch.violations(connection)
+            rows, query = batch.violations(connection)
         for rule in batch.rules:
             mine = [row for row in rows if row["check"] == rule.name]
-            yield result(batch.asset, rule, mine, batch.statement)
+            yield result(batch.asset, rule, mine, query, mine[0]["found"] if mine else 0)
 
     return check
 
@@ -94,28 +111,41 @@ def result(
     asset: str,
     rule: Rule,
     rows: Sequence[Mapping[str, Any]],
-    statement: str | None = None,
+    query: str | None = None,
+    found: int | None = None,
     figures: Mapping[str, float | None] | None = None,
 ) -> AssetCheckResult:
-    """Passed where there is no row.
+    """Passed where nothing was found.
 
     Args:
-        statement: file of `sql/checks`, where it was one; its text is shown where the check fails, for a person to run.
+        rows: what was found, or a sample of it.
+        query: what found it, where it was one; shown where the check fails, for a person to run.
+        found: how many there are; None: as many as rows.
         figures: numbers to plot, whether it passes or not.
     """
-    metadata: dict[str, Any] = {"rows": len(rows), **(figures or {})}
+    found = len(rows) if found is None else found
+    metadata: dict[str, Any] = {"rows": found, **(figures or {})}
     if rows:
         # Dagster wants the same columns in every row.
-        columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "check"]
+        columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in OF_THE_BATCH]
         sample = [TableRecord({name: shown(row.get(name)) for name in columns}) for row in rows[:SAMPLE]]
         metadata["sample"] = MetadataValue.table(sample)
-    if rows and statement:
-        metadata["sql"] = MetadataValue.md(f"```sql\n{(SQL_FOLDER / 'checks' / statement).read_text()}```")
+    if found and query:
+        metadata["sql"] = as_sql(query)
     return AssetCheckResult(
         asset_key=asset,
         check_name=rule.name,
-        passed=not rows,
+        passed=not found,
         severity=rule.severity,
-        description=f"{len(rows)} found. {rule.reason}" if rows else None,
+        description=f"{found:,} found. {rule.reason}" if found else None,
         metadata=metadata,
     )
+
+
+def sql_metadata(statement: str) -> dict[str, MarkdownMetadataValue]:
+    """What the definition of a check shows of its statement in `sql/checks`."""
+    return {"sql": as_sql((SQL_FOLDER / "checks" / statement).read_text())}
+
+
+def as_sql(text: str) -> MarkdownMetadataValue:
+    return MetadataValue.md(f"```sql\n{text.rstrip()}\n```")

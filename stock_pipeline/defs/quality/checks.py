@@ -1,11 +1,13 @@
 """What is checked: of the feed and the streams every 20 minutes, of the tables and views every two hours."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from dagster import (
     AssetCheckResult,
     AssetChecksDefinition,
     AssetSelection,
+    DagsterRunStatus,
     DefaultScheduleStatus,
     RunRequest,
     RunsFilter,
@@ -18,9 +20,20 @@ from dagster import (
 )
 from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 
-from stock_pipeline.bars.reconciliation import reconcile
 from stock_pipeline.bars.rollups import ROLLUPS
-from stock_pipeline.defs.quality.batches import ERROR, SAMPLE, WARN, Batch, Rule, batch_checks, result
+from stock_pipeline.database import load_sql
+from stock_pipeline.defs.quality.batches import (
+    ERROR,
+    SAMPLE,
+    WARN,
+    Batch,
+    Rule,
+    as_run,
+    batch_checks,
+    result,
+    sql_metadata,
+)
+from stock_pipeline.defs.supervision import LIVE
 from stock_pipeline.market.instruments import instrument
 from stock_pipeline.resources.kafka import KafkaResource
 from stock_pipeline.resources.timescale import TimescaleResource
@@ -60,11 +73,19 @@ BAR_RULES = (
     Rule("symbols_are_there", ERROR, "every bar has a symbol: without one nobody finds it."),
 )
 
-VIEW_RULES = (
-    Rule("measures_are_not_negative", ERROR, "volatilities and ranges are 0 or more: the formula or a bar is wrong."),
+NOT_NEGATIVE = Rule(
+    "measures_are_not_negative", ERROR, "every measure is a number, and 0 or more: the formula or a bar is wrong."
+)
+
+FRESH_ROW = Rule("last_row_is_fresh", ERROR, "the newest row of a symbol is of its newest bar: the view lacks bars.")
+
+AROUND_VWAP = Rule("bands_lie_around_vwap", ERROR, "the bands lie in order around vwap: the formula or a bar is wrong.")
+
+VOLATILITY_RULES = (
+    NOT_NEGATIVE,
     Rule("jump_share_is_a_share", ERROR, "jump_share lies between 0 and 1: the formula or a bar is wrong."),
     Rule("full_windows_have_values", ERROR, "a full window has every measure: else an instrument has no calendar."),
-    Rule("last_row_is_fresh", ERROR, "the newest row of a symbol is of its newest bar: the view lacks bars."),
+    FRESH_ROW,
 )
 
 SUMS_ARE_RIGHT = Rule(
@@ -105,8 +126,8 @@ FEED_WAS_THERE = Rule(
 BARS_ARE_FRESH = Rule(
     "bars_are_fresh",
     WARN,
-    "a symbol's newest bar is at most three minutes older than its newest trade: else the ohlcv stream is late, or "
-    "none of the trades may set a price.",
+    "a symbol's newest bar is at most three minutes older than its newest trade that may set a price: else the ohlcv "
+    "stream is late.",
 )
 
 BARS_MATCH_TICKS = Rule(
@@ -138,38 +159,35 @@ NO_DEAD_LETTERS = Rule(
 
 
 def _subscribed() -> dict[str, list[str]]:
-    """The binds of checks/arrivals.sql."""
+    """What is subscribed, and when it trades."""
     symbols = load_settings().symbols
     return {"symbols": list(symbols), "calendars": [instrument(symbol).calendar for symbol in symbols]}
 
 
-@asset_check(asset="ohlcv_data", description=f"ERROR: {BARS_MATCH_TICKS.reason}")
-def bars_match_ticks(timescale: TimescaleResource) -> AssetCheckResult:
-    end = datetime.now(UTC)
-    with timescale.connect() as connection:
-        different = list(reconcile(connection, load_settings(), end - LOOK_BACK, end))
-    return result("ohlcv_data", BARS_MATCH_TICKS, different, "reconcile_bars.sql")
-
-
-@asset_check(asset="tick_data", description=f"WARN: {CONDITIONS_ARE_KNOWN.reason}")
-def conditions_are_known(timescale: TimescaleResource) -> AssetCheckResult:
-    end = datetime.now(UTC)
-    statement = "unknown_conditions.sql"
-    unknown = timescale.fetch(f"checks/{statement}", {"begin": end - LOOK_BACK, "end": end})
-    return result("tick_data", CONDITIONS_ARE_KNOWN, unknown, statement)
+def _eligibility() -> dict[str, str]:
+    """Which trades make bars."""
+    return {"eligibility": load_settings().bar_eligibility}
 
 
 @asset_check(asset="stock_ticks_dead_letter", description=f"WARN: {NO_DEAD_LETTERS.reason}")
 def no_dead_letters(kafka: KafkaResource) -> AssetCheckResult:
     count, sample = kafka.dead_letters_since(datetime.now(UTC) - timedelta(hours=1), SAMPLE)
-    return result("stock_ticks_dead_letter", NO_DEAD_LETTERS, sample, figures={"records": count})
+    return result("stock_ticks_dead_letter", NO_DEAD_LETTERS, sample, found=count)
 
 
 def _stream_keeps_up(asset: str, stream: str) -> AssetChecksDefinition:
-    @asset_check(asset=asset, name=STREAM_KEEPS_UP.name, description=f"WARN: {STREAM_KEEPS_UP.reason}")
+    statement, values = load_sql("checks/stream_lag.sql"), {"stream": stream}
+
+    @asset_check(
+        asset=asset,
+        name=STREAM_KEEPS_UP.name,
+        description=f"WARN: {STREAM_KEEPS_UP.reason}",
+        metadata=sql_metadata("stream_lag.sql"),
+    )
     def check(timescale: TimescaleResource) -> AssetCheckResult:
-        statement = "stream_lag.sql"
-        newest = next(iter(timescale.fetch(f"checks/{statement}", {"stream": stream})), None)
+        with timescale.connect() as connection:
+            newest = connection.execute(statement, values).fetchone()
+            query = as_run(connection, statement, values)
         keeps_up = (
             newest is not None
             and newest["seconds_ago"] <= STATS_AGE
@@ -177,7 +195,7 @@ def _stream_keeps_up(asset: str, stream: str) -> AssetChecksDefinition:
             and newest["lag_records"] <= LAG_RECORDS
         )
         late = [] if keeps_up else [newest or {"stream": stream, "seconds_ago": "never"}]
-        return result(asset, STREAM_KEEPS_UP, late, statement, newest)
+        return result(asset, STREAM_KEEPS_UP, late, query, figures=newest)
 
     return check
 
@@ -185,11 +203,21 @@ def _stream_keeps_up(asset: str, stream: str) -> AssetChecksDefinition:
 tick_stream_keeps_up = _stream_keeps_up("tick_data", "tick-stream")
 ohlcv_stream_keeps_up = _stream_keeps_up("ohlcv_data", "ohlcv-stream")
 
-ARRIVALS = Batch("tick_data", "arrivals.sql", ARRIVAL_RULES, ARRIVALS_LOOK_BACK, values=_subscribed())
+ARRIVALS = Batch("tick_data", "arrivals.sql", ARRIVAL_RULES, ARRIVALS_LOOK_BACK, values=_subscribed)
 
 FEED = Batch("finnhub_trades", "feed_gaps.sql", [FEED_WAS_THERE], timedelta(hours=2))
 
-FRESH_BARS = Batch("ohlcv_data", "fresh_bars.sql", [BARS_ARE_FRESH], LOOK_BACK)
+FRESH_BARS = Batch("ohlcv_data", "fresh_bars.sql", [BARS_ARE_FRESH], LOOK_BACK, values=_eligibility)
+
+CONDITIONS = Batch("tick_data", "unknown_conditions.sql", [CONDITIONS_ARE_KNOWN], LOOK_BACK)
+
+MATCHES = Batch(
+    "ohlcv_data",
+    "reconcile_bars.sql",
+    [BARS_MATCH_TICKS],
+    LOOK_BACK,
+    values=lambda: _eligibility() | {"symbol": None},
+)
 
 TICKS = Batch("tick_data", "ticks.sql", TICK_RULES, LOOK_BACK)
 
@@ -202,23 +230,25 @@ SUMS = [
         [SUMS_ARE_RIGHT],
         min(BARS_LOOK_BACK[rollup.table], MOST_SUMMED),
         {"rollup": rollup.table, "source": rollup.source},
-        {"rollup": rollup.table, "width": rollup.width},
+        partial(dict, rollup=rollup.table, width=rollup.width),
     )
     for rollup in ROLLUPS
 ]
 
 VIEWS = [
-    Batch(f"volatility_{bars}", "volatility.sql", VIEW_RULES, LOOK_BACK, values={"bars": bars})
-    for bars in (30, 60, 1440)
+    Batch("volatility_1m", "volatility_1m.sql", (NOT_NEGATIVE, FRESH_ROW), LOOK_BACK),
+    Batch("vwap_bands", "vwap_bands.sql", (NOT_NEGATIVE, AROUND_VWAP, FRESH_ROW), LOOK_BACK),
+    *(
+        Batch(f"volatility_{bars}", "volatility.sql", VOLATILITY_RULES, LOOK_BACK, values=partial(dict, bars=bars))
+        for bars in (30, 60, 1440)
+    ),
 ]
 
-live_batches = [batch_checks(batch) for batch in (ARRIVALS, FEED, FRESH_BARS)]
+live_batches = [batch_checks(batch) for batch in (ARRIVALS, CONDITIONS, FEED, FRESH_BARS, MATCHES)]
 
 table_batches = [batch_checks(batch) for batch in (TICKS, *BARS, *SUMS, *VIEWS)]
 
-LIVE = (
-    bars_match_ticks,
-    conditions_are_known,
+LIVE_CHECKS = (
     no_dead_letters,
     tick_stream_keeps_up,
     ohlcv_stream_keeps_up,
@@ -227,7 +257,7 @@ LIVE = (
 
 live_checks = define_asset_job(
     "live_checks",
-    selection=AssetSelection.checks(*LIVE),
+    selection=AssetSelection.checks(*LIVE_CHECKS),
     tags={MAX_RUNTIME_SECONDS_TAG: str(MAX_SECONDS)},
     description="Looks at the feed and the streams, and compares the bars of the last hour with their ticks.",
 )
@@ -251,7 +281,9 @@ check_live = ScheduleDefinition(
     description="Every two hours, and soon after a start: looks every 15 minutes whether the last run is so long ago.",
 )
 def check_tables(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
-    newest = next(iter(context.instance.get_run_records(RunsFilter(job_name=table_checks.name), limit=1)), None)
+    counted = RunsFilter(job_name=table_checks.name, statuses=[*LIVE, DagsterRunStatus.SUCCESS])
+    newest = next(iter(context.instance.get_run_records(counted, limit=1)), None)
     if newest is None or newest.create_timestamp < context.scheduled_execution_time - TABLES_AGE:
         return RunRequest()
-    return SkipReason(f"run {newest.dagster_run.run_id[:8]} checked the tables at {newest.create_timestamp:%H:%M} UTC")
+    did = "checks the tables since" if newest.dagster_run.status in LIVE else "checked the tables at"
+    return SkipReason(f"run {newest.dagster_run.run_id[:8]} {did} {newest.create_timestamp:%H:%M} UTC")
