@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from datetime import datetime, timedelta
 from urllib.request import Request, urlopen
 
@@ -40,6 +40,8 @@ class Incident(BaseModel):
 
     since: datetime
     run_id: str = ""
+    assets: set[str] = set()
+    """What failed, where that is known: it is over when all of them are well again."""
 
 
 class Incidents(BaseModel):
@@ -48,16 +50,24 @@ class Incidents(BaseModel):
     open: dict[str, Incident] = {}
     unsent: list[str] = []
 
-    def begin(self, key: str, problem: str, since: datetime, where: str, run_id: str = "") -> None:
+    def begin(
+        self, key: str, problem: str, since: datetime, where: str, run_id: str = "", assets: Set[str] = frozenset()
+    ) -> None:
         """Announce an incident, unless it is open."""
         if key not in self.open:
             self.open[key] = Incident(since=since, run_id=run_id)
             self.unsent.append(f"{key}: {problem}; since {since:%Y-%m-%d %H:%M:%S} UTC; see {where}")
+        self.open[key].assets |= assets
 
-    def end(self, key: str, now: datetime, how: str = "resolved") -> None:
-        """Announce that an incident is over, if it is open."""
-        incident = self.open.pop(key, None)
-        if incident is not None:
+    def end(self, key: str, now: datetime, how: str = "resolved", assets: Set[str] | None = None) -> None:
+        """Announce that an incident is over, if it is open.
+
+        Args:
+            assets: those that are well again; None: all.
+        """
+        incident = self.open.get(key)
+        if incident is not None and (assets is None or incident.assets <= assets):
+            del self.open[key]
             self.unsent.append(f"{how} after {_duration(now - incident.since)}: {key}")
 
     def status_line(self) -> str:

@@ -14,6 +14,8 @@ import pytest
 from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
+    AssetKey,
+    AssetSelection,
     DagsterEvent,
     DagsterEventType,
     DagsterInstance,
@@ -114,14 +116,17 @@ def dagster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dagster
     load_settings.cache_clear()
     broken: list[str] = []
 
-    @op
     def fail_where_broken() -> None:
         if broken:
             raise RuntimeError(broken[0])
 
+    @op
+    def something() -> None:
+        fail_where_broken()
+
     @job(executor_def=in_process_executor)
     def work() -> None:
-        fail_where_broken()
+        something()
 
     @asset
     def bars() -> None: ...
@@ -131,8 +136,13 @@ def dagster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dagster
         severity = AssetCheckSeverity(broken[0]) if broken else AssetCheckSeverity.ERROR
         return AssetCheckResult(passed=not broken, severity=severity, description=f"compared with {PASSWORD}")
 
+    @asset
+    def rollups() -> None:
+        fail_where_broken()
+
     check = define_asset_job("check", selection=[bars], executor_def=in_process_executor)
-    definitions = Definitions(assets=[bars], asset_checks=[bars_are_right], jobs=[work, check])
+    make = define_asset_job("make", AssetSelection.assets(bars, rollups), executor_def=in_process_executor)
+    definitions = Definitions(assets=[bars, rollups], asset_checks=[bars_are_right], jobs=[work, check, make])
     with DagsterInstance.ephemeral() as instance:
         result = Dagster(instance, definitions, broken=broken)
         assert result.tick() == "nothing is wrong"
@@ -219,6 +229,35 @@ def test_partitions_are_incidents_of_their_own_but_a_schedule_goes_on_with_the_n
     assert dagster.tick() == "1 open incident: run work 2026-01-01"
 
 
+def test_a_schedule_that_selects_what_is_due_is_well_when_all_that_failed_is(webhook: Webhook, dagster: Dagster):
+    scheduled = {"dagster/schedule_name": "every_minute"}
+
+    def run(*names: str) -> None:
+        dagster.definitions.resolve_job_def("make").execute_in_process(
+            instance=dagster.instance, raise_on_error=False, tags=scheduled, asset_selection=[*map(AssetKey, names)]
+        )
+
+    dagster.broken.append("no space")
+    run("rollups")
+    run("bars", "rollups")
+    assert dagster.tick() == "1 open incident: run make"
+    dagster.broken.clear()
+    run("rollups")
+    assert dagster.tick() == "1 open incident: run make"
+    run("bars", "rollups")
+    assert dagster.tick() == "nothing is wrong"
+    assert len(webhook.texts) == 2
+
+
+def test_a_run_that_a_person_cancels_is_no_recovery(webhook: Webhook, dagster: Dagster):
+    dagster.broken.append("no space")
+    dagster.work()
+    dagster.tick()
+    again = dagster.instance.create_run_for_job(dagster.definitions.resolve_job_def("work"))
+    dagster.instance.report_run_canceled(again)
+    assert dagster.tick() == "1 open incident: run work"
+
+
 def test_an_incident_ends_when_its_run_is_deleted(webhook: Webhook, dagster: Dagster):
     dagster.broken.append("an experiment")
     run_id = dagster.work()
@@ -257,14 +296,31 @@ def test_a_webhook_that_is_away_gets_the_alert_when_it_is_back(
     assert "s3cret" not in said
     dagster.broken.clear()
     dagster.work()
-    assert dagster.tick().startswith("alerts that wait for the webhook: 1 "), "what follows waits where it is"
+    assert dagster.tick().startswith("alerts that wait for the webhook: 2 ")
+    said = capfd.readouterr().err
+    assert "resolved after " in said and "bad login" not in said, "each is logged once"
     webhook.status = 200
-    assert dagster.tick() == "1 open incident: run work"
     assert dagster.tick() == "nothing is wrong"
     assert dagster.tick() == "nothing is wrong"
-    alert_text, over = webhook.texts
+    (text,) = webhook.texts
+    alert_text, over = text.splitlines()
     assert "bad login ***" in alert_text
     assert over.startswith("resolved after ")
+
+
+def test_of_too_many_alerts_the_newest_wait_for_the_webhook(
+    webhook: Webhook, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(alerts, "MAX_UNSENT", 2)
+    webhook.status = 404
+    dagster.broken.append("no space")
+    for partition in "abc":
+        dagster.work(**{"dagster/partition": partition})
+        dagster.tick()
+    webhook.status = 200
+    dagster.tick()
+    (text,) = webhook.texts
+    assert [line.split(":")[0] for line in text.splitlines()] == ["run work b", "run work c"]
 
 
 def test_without_a_webhook_an_alert_is_a_line_of_the_log(dagster: Dagster, capfd: pytest.CaptureFixture[str]):

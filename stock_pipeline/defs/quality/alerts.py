@@ -39,6 +39,9 @@ STEADY = timedelta(seconds=60)
 OVERLAP = timedelta(seconds=60)
 """A run may show as finished this much later than its time says."""
 
+MAX_UNSENT = 200
+"""Announcements kept for a webhook that does not take them; older ones are in the log only."""
+
 MAX_RUNS = 200
 """Most finished runs that a tick looks at; the next goes on there."""
 
@@ -49,6 +52,8 @@ class State(Incidents):
     looked_until: datetime
     """Runs that finished before are done with; of those since, `seen` are."""
     seen: set[str] = set()
+    logged: int = 0
+    """Announcements that wait for the webhook and are in this sensor's log already."""
     silent_since: dict[str, datetime] = {}
     """The services without a live heartbeat."""
 
@@ -65,11 +70,9 @@ def alert(context: SensorEvaluationContext) -> SkipReason:
     settings = load_settings()
     now = datetime.now(UTC)
     state = State.model_validate_json(context.cursor) if context.cursor else State(looked_until=now)
-    # What waits goes first: the rest is still there when the webhook is back.
-    if not state.unsent:
-        _follow_runs(context.instance, settings, state, now)
-        _follow_checks(context, settings, state, now)
-        _follow_services(context.instance, settings, state, now)
+    _follow_runs(context.instance, settings, state, now)
+    _follow_checks(context, settings, state, now)
+    _follow_services(context.instance, settings, state, now)
     failure = _deliver(context, settings, state)
     context.update_cursor(state.model_dump_json())
     return SkipReason(f"{failure}{state.status_line()}")
@@ -86,8 +89,13 @@ def _deliver(context: SensorEvaluationContext, settings: Settings, state: State)
         except (OSError, HTTPException) as error:
             reason = brief(first_line(error), settings.secrets())
             context.log.error(f"alerts are not delivered, next try at the next tick: {reason}")
+            for text in state.unsent[state.logged :]:
+                context.log.warning(text)
+            del state.unsent[:-MAX_UNSENT]
+            state.logged = len(state.unsent)
             return f"alerts that wait for the webhook: {len(state.unsent)} ({reason}); "
     state.unsent.clear()
+    state.logged = 0
     return ""
 
 
@@ -107,9 +115,9 @@ def _follow_runs(instance: DagsterInstance, settings: Settings, state: State, no
         key = _run_key(run)
         if run.status == DagsterRunStatus.FAILURE:
             problem = f"run failed: {brief(_failure(instance, run.run_id), settings.secrets())}"
-            state.begin(key, problem, ended, _run_url(settings, run.run_id), run.run_id)
-        elif "service" not in run.tags:
-            state.end(key, now)
+            state.begin(key, problem, ended, _run_url(settings, run.run_id), run.run_id, _selected(run))
+        elif run.status == DagsterRunStatus.SUCCESS and "service" not in run.tags:
+            state.end(key, now, assets=_selected(run))
     state.looked_until = (
         records[-1].update_timestamp if len(records) == MAX_RUNS else max(state.looked_until, now - OVERLAP)
     )
@@ -128,14 +136,20 @@ def _end_deleted(instance: DagsterInstance, state: State, now: datetime) -> None
 def _run_key(run: DagsterRun) -> str:
     """What a run does: the next run of the same key does it again.
 
-    A schedule goes on with the next partition, so that its partition does not count.
+    A schedule goes on with the next partition and with what is due then, so that neither counts.
     """
     if "service" in run.tags:
         return _service_key(run.tags["service"])
+    if SCHEDULE_NAME_TAG in run.tags:
+        return f"run {run.job_name}"
     names = (PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
-    partitions = [] if SCHEDULE_NAME_TAG in run.tags else [run.tags[name] for name in names if name in run.tags]
-    selected = [*(run.asset_selection or ()), *(run.asset_check_selection or ())]
-    return " ".join(["run", run.job_name, *partitions, *sorted(key.to_user_string() for key in selected)])
+    partitions = [run.tags[name] for name in names if name in run.tags]
+    return " ".join(["run", run.job_name, *partitions, *sorted(_selected(run))])
+
+
+def _selected(run: DagsterRun) -> set[str]:
+    """The assets and checks that a run was launched for, where it was for some of its job's."""
+    return {key.to_user_string() for key in (*(run.asset_selection or ()), *(run.asset_check_selection or ()))}
 
 
 def _service_key(service: str) -> str:
