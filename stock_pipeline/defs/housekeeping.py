@@ -4,7 +4,7 @@ Dagster knows the state of a partition from the events of the run that materiali
 the partition. So a run that holds a last report stays, however old it is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import NamedTuple
@@ -28,6 +28,8 @@ from dagster import (
     op,
 )
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG, SCHEDULE_NAME_TAG, SENSOR_NAME_TAG
 
 SUCCESSFUL_SCHEDULED_AGE = timedelta(hours=6)
@@ -125,6 +127,15 @@ def _last_reports(instance: DagsterInstance) -> Callable[[DagsterRun], bool]:
     return holds_last_report
 
 
+def _delete_evaluations(instance: DagsterInstance, run_ids: Sequence[str]) -> None:
+    """Delete the history of asset checks of these runs, which Dagster keeps when it deletes a run."""
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        table = AssetCheckExecutionsTable
+        with storage.index_transaction() as connection:
+            connection.execute(table.delete().where(table.c.run_id.in_(run_ids)))
+
+
 @op
 def delete_runs(context: OpExecutionContext) -> None:
     """Deletes the old runs with their events and their output."""
@@ -132,6 +143,7 @@ def delete_runs(context: OpExecutionContext) -> None:
     for run_id in plan.to_delete:
         context.instance.compute_log_manager.delete_logs(prefix=[run_id])
         context.instance.delete_run(run_id)
+    _delete_evaluations(context.instance, plan.to_delete)
     context.log.info(f"{len(plan.to_delete)} old runs deleted, {len(plan.kept)} kept, which hold a last report")
     context.add_output_metadata({"deleted": len(plan.to_delete), "kept": len(plan.kept)})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dagster import (
+    AssetCheckKey,
     AssetCheckResult,
     AssetExecutionContext,
     AssetKey,
@@ -24,9 +25,11 @@ from dagster import (
     job,
     op,
 )
+from dagster._core.instance.config import PoolGranularity
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 
 from stock_pipeline import PROJECT_ROOT
+from stock_pipeline.definitions import defs
 from stock_pipeline.defs import housekeeping, supervision
 from stock_pipeline.defs.housekeeping import delete_old_runs, plan_deletion
 from stock_pipeline.services.supervisor import STOP_PATIENCE
@@ -175,6 +178,17 @@ def test_the_job_deletes_runs_events_and_output_and_the_partitions_are_still_kno
     assert {name: value.value for name, value in output.step_output_data.metadata.items()} == {"deleted": 1, "kept": 2}
 
 
+def test_the_job_deletes_the_history_of_checks_but_for_its_end(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(housekeeping, "SUCCESSFUL_SCHEDULED_AGE", timedelta(0))
+    last = [run(instance, "check_whole", SCHEDULE) for _ in range(3)][-1]
+    delete_old_runs.execute_in_process(instance=instance)
+    key = AssetCheckKey(AssetKey("whole"), "whole_is_right")
+    history = instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+    assert [record.run_id for record in history] == [last]
+
+
 @pytest.fixture
 def configured(tmp_path: Path) -> Iterator[DagsterInstance]:
     """The instance of `stock-pipeline run`, on SQLite instead of PostgreSQL."""
@@ -187,13 +201,17 @@ def configured(tmp_path: Path) -> Iterator[DagsterInstance]:
 
 def test_dagsters_configuration_lets_one_run_of_a_kind_through(configured: DagsterInstance):
     queue = configured.get_concurrency_config().run_queue_config
-    running = [tagged(service="producer"), tagged(exclusive="rollups")]
-    limits = TagConcurrencyLimitsCounter(queue.tag_concurrency_limits, running)
+    limits = TagConcurrencyLimitsCounter(queue.tag_concurrency_limits, [tagged(service="producer")])
     assert limits.is_blocked(tagged(service="producer"))
-    assert limits.is_blocked(tagged(exclusive="rollups"))
     assert not limits.is_blocked(tagged(service="tick-stream"))
-    assert not limits.is_blocked(tagged(exclusive="rebuild"))
     assert not limits.is_blocked(tagged())
+
+
+def test_a_run_waits_for_another_one_of_its_pool(configured: DagsterInstance):
+    assert configured.global_op_concurrency_default_limit == 1
+    assert configured.get_concurrency_config().pool_config.pool_granularity == PoolGranularity.RUN
+    pools = {asset.op.pool for asset in defs().get_repository_def().assets_defs_by_key.values() if asset.is_executable}
+    assert pools == {None, "rollups", "rebuild"}
 
 
 def tagged(**tags: str) -> DagsterRun:

@@ -1,8 +1,16 @@
 """The tables that the streams write. Materialising an hour of them builds it again from the topic."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
-from dagster import AssetExecutionContext, AssetSpec, BackfillPolicy, MaterializeResult, multi_asset
+from dagster import (
+    AssetExecutionContext,
+    AssetSpec,
+    BackfillPolicy,
+    FreshnessPolicy,
+    MaterializeResult,
+    multi_asset,
+)
 
 from stock_pipeline.defs.tables import HOURS, Lineage, table_metadata
 from stock_pipeline.resources.spark import SparkResource
@@ -16,6 +24,9 @@ TICK_LINEAGE: Lineage = {
     "conditions": [("stock_ticks", "data.c")],
 }
 """seq and received_at come from the record's place and time in the log."""
+
+HOURLY = FreshnessPolicy.time_window(fail_window=timedelta(minutes=95), warn_window=timedelta(minutes=65))
+"""The streams report each hour when it begins, whether or not the market is open."""
 
 RULES = [("stock_ticks", "data.c"), ("trade_condition", "code")]
 """What says which trades a bar is made of."""
@@ -37,6 +48,7 @@ BAR_LINEAGE: Lineage = {
 @multi_asset(
     name="rebuild",
     partitions_def=HOURS,
+    pool="rebuild",
     backfill_policy=BackfillPolicy.single_run(),
     specs=[
         AssetSpec(
@@ -44,6 +56,7 @@ BAR_LINEAGE: Lineage = {
             deps=["stock_ticks"],
             group_name="market_data",
             kinds={"spark", "postgres", "table"},
+            freshness_policy=HOURLY,
             description=(
                 "Every trade, once. Grain: a trade. Key: (symbol, event_time, seq); seq is the trade's place in the "
                 "Kafka log. Late trades are added whenever they come. Fresh within seconds of the trade. Materialise "
@@ -56,6 +69,7 @@ BAR_LINEAGE: Lineage = {
             deps=["stock_ticks", "market_session", "trade_condition"],
             group_name="market_data",
             kinds={"spark", "postgres", "table"},
+            freshness_policy=HOURLY,
             description=(
                 "Bars of one minute. Grain: a minute of a symbol. Key: (timestamp, symbol). Open is the first, close "
                 "the last trade by (event_time, seq) of those that trade_condition lets set them. A late trade "
