@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from dagster import AutomationCondition, FreshnessPolicy, MaterializeResult, asset
+from dagster import AssetSpec, AutomationCondition, FreshnessPolicy, MaterializeResult, asset
 
 from stock_pipeline.defs.applied_sql import applied_sql, when_missing_or
 from stock_pipeline.defs.tables import table_metadata
@@ -18,6 +18,19 @@ trade_condition = applied_sql(
         "What a trade with a condition code may do to a bar, from the consolidated tapes' specifications. Grain: a "
         "code. Key: code. Written from its file whenever that changes; the streams read it when they start."
     ),
+)
+
+
+instrument = AssetSpec(
+    "instrument",
+    deps=["stock_ticks"],
+    group_name="reference",
+    kinds={"postgres", "table"},
+    description=(
+        "What is traded: its class, its calendar and its minutes of trading in a year. Grain: a symbol. Key: symbol. "
+        "Written by the tick stream with the first trade of a symbol; late trades change nothing."
+    ),
+    metadata=table_metadata("instrument", lineage={"symbol": [("stock_ticks", "data.s")]}),
 )
 
 

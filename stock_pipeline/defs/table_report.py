@@ -1,7 +1,8 @@
 """What the assets of tables show of their content: how much there is, the newest bars as table and candlesticks."""
 
 import base64
-from datetime import datetime
+import math
+from datetime import date, datetime
 from typing import Any
 
 from dagster import MetadataValue, TableRecord
@@ -17,10 +18,10 @@ ROWS = 10
 """Bars in the preview."""
 
 
-def count_bars(timescale: TimescaleResource, table: str, begin: datetime, end: datetime) -> int:
-    """How many bars start from `begin` to before `end`."""
-    rows = _fetch(timescale, "queries/count_bars.sql", table, {"begin": begin, "end": end})
-    return int(rows[0]["rows"])
+def count_bars(timescale: TimescaleResource, table: str, begin: datetime, end: datetime) -> dict[date, int]:
+    """How many bars start on each UTC day from `begin` to before `end`, where there are any."""
+    rows = _fetch(timescale, "queries/count_bars_by_day.sql", table, {"begin": begin, "end": end})
+    return {row["day"]: row["rows"] for row in rows}
 
 
 def row_count(timescale: TimescaleResource, table: str) -> dict[str, Any]:
@@ -29,15 +30,19 @@ def row_count(timescale: TimescaleResource, table: str) -> dict[str, Any]:
     return {} if rows is None else {"dagster/row_count": int(rows)}
 
 
-def bar_metadata(timescale: TimescaleResource, table: str) -> dict[str, Any]:
-    """Row count of the table, preview, and the chart of the first subscribed symbol that has bars."""
+def bar_metadata(timescale: TimescaleResource, table: str, before: datetime) -> dict[str, Any]:
+    """Row count of the table, the newest bars before a moment, and a chart of those of a symbol.
+
+    The symbol is the first of those subscribed that has any.
+    """
     metadata = row_count(timescale, table)
-    newest = _fetch(timescale, "queries/newest_bars.sql", table, {"symbol": None, "limit": ROWS})
+    values = {"before": before, "symbol": None, "limit": ROWS}
+    newest = _fetch(timescale, "queries/newest_bars.sql", table, values)
     if newest:
         records = [TableRecord({name: shown(value) for name, value in bar.items()}) for bar in newest]
         metadata["preview"] = MetadataValue.table(records)
     for symbol in load_settings().symbols:
-        bars = _fetch(timescale, "queries/newest_bars.sql", table, {"symbol": symbol, "limit": CANDLES})
+        bars = _fetch(timescale, "queries/newest_bars.sql", table, values | {"symbol": symbol, "limit": CANDLES})
         if bars:
             metadata["chart"] = _chart(f"{symbol}, {table}, UTC", bars)
             break
@@ -55,8 +60,11 @@ def _chart(title: str, bars: list[dict[str, Any]]) -> MetadataValue:
 
 def shown(value: object) -> str | int | float | bool | None:
     """A value of a row as a table in Dagster takes it, without the noise of sums of doubles."""
-    if isinstance(value, float):
+    if isinstance(value, float) and math.isfinite(value):
         return float(f"{value:.12g}")
+    if isinstance(value, float):
+        # JSON has no NaN and no infinity.
+        return str(value)
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 

@@ -10,7 +10,7 @@ from stock_pipeline.definitions import defs
 ASSETS = {
     "ingest": {"finnhub_trades", "stock_ticks", "stock_ticks_dead_letter"},
     "market_data": {"tick_data", "ohlcv_data"},
-    "reference": {"market_session", "trade_condition"},
+    "reference": {"instrument", "market_session", "trade_condition"},
     "analytics": {
         *("ohlcv_5m", "ohlcv_15m", "ohlcv_1h", "ohlcv_1d"),
         *("volatility_1m", "volatility_30", "volatility_60", "volatility_1440", "vwap_bands"),
@@ -22,9 +22,9 @@ PARENTS = {
     "ohlcv_5m": {"ohlcv_data"},
     "ohlcv_15m": {"ohlcv_5m"},
     "ohlcv_1h": {"ohlcv_15m"},
-    "ohlcv_1d": {"ohlcv_15m"},
-    "volatility_30": {"ohlcv_data"},
-    "vwap_bands": {"ohlcv_data", "market_session"},
+    "ohlcv_1d": {"ohlcv_15m", "market_session", "instrument"},
+    "volatility_30": {"ohlcv_data", "instrument"},
+    "vwap_bands": {"ohlcv_data", "market_session", "instrument"},
 }
 
 JOBS = {
@@ -38,7 +38,7 @@ SENSORS = {"alert", "automation", "keep_ohlcv_stream_running", "keep_producer_ru
 
 OF_BARS = {"high_is_highest", "low_is_lowest", "prices_are_positive", "keys_are_unique", "symbols_are_there"}
 
-OF_VIEWS = {"measures_are_not_negative", "jump_share_is_a_share", "full_windows_have_values", "last_row_is_fresh"}
+OF_VIEWS = {"measures_are_not_negative", "last_row_is_fresh"}
 
 CHECKS = {
     "finnhub_trades": {"feed_was_there"},
@@ -49,11 +49,16 @@ CHECKS = {
     },
     "ohlcv_data": {*OF_BARS, "bars_match_ticks", "bars_are_fresh", "stream_keeps_up"},
     **{f"ohlcv_{width}": {*OF_BARS, "sums_are_those_of_finer_bars"} for width in ("5m", "15m", "1h", "1d")},
-    **{f"volatility_{bars}": OF_VIEWS for bars in (30, 60, 1440)},
+    **{
+        f"volatility_{bars}": {*OF_VIEWS, "jump_share_is_a_share", "full_windows_have_values"}
+        for bars in (30, 60, 1440)
+    },
+    "volatility_1m": OF_VIEWS,
+    "vwap_bands": {*OF_VIEWS, "bands_lie_around_vwap"},
 }
 
-NO_COLUMNS = {"finnhub_trades", "stock_ticks_dead_letter"}
-"""A stream of frames, and records of any form."""
+NEVER_SLEEP = {"tick_data", "ohlcv_data", "ohlcv_5m", "ohlcv_15m", "ohlcv_1h", "ohlcv_1d", "market_session"}
+"""Assets that are reported or made however quiet the markets are."""
 
 
 @cache
@@ -103,12 +108,11 @@ def test_every_asset_says_what_it_is(name: str):
     assert spec.group_name and spec.kinds and spec.tags
     assert spec.owners == ["team:market-data"]
     assert len(spec.description) > 80
-    if name in NO_COLUMNS:
-        return
+    assert "Grain: " in spec.description and "Key: " in spec.description
+    assert (spec.freshness_policy is not None) is (name in NEVER_SLEEP)
     columns = {column.name for column in spec.metadata["dagster/column_schema"].columns}
     assert columns
     if spec.group_name in ("market_data", "analytics"):
-        assert "Grain: " in spec.description and "Key: " in spec.description
         lineage = spec.metadata["dagster/column_lineage"].deps_by_column
         assert set(lineage) <= columns
         for column in (dep for deps in lineage.values() for dep in deps):

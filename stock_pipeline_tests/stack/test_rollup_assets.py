@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from dagster import (
     AssetKey,
+    AssetMaterialization,
     DagsterInstance,
     DagsterRunStatus,
     JobDefinition,
@@ -103,7 +104,7 @@ def test_a_day_is_materialised_with_its_chart(connection: psycopg.Connection, in
         shown = newest(instance, table)
         assert shown["dagster/partition_row_count"] == count(connection, table)
         assert shown["bars_changed"] >= count(connection, table)
-        # Newer bars of other tests may be there, too.
+        assert shown["preview"].records[-1].data["timestamp"].startswith("2026-02-03 ")
         assert {"timestamp", "symbol", "open", "vwap"} <= set(shown["preview"].records[-1].data)
         picture = base64.b64decode(shown["chart"].split("base64,")[1].removesuffix(")"))
         image = Image.open(io.BytesIO(picture))
@@ -118,7 +119,19 @@ def test_days_without_bars_are_materialised_in_one_run_and_say_so(instance: Dags
     days = instance.get_materialized_partitions(AssetKey("ohlcv_5m"))
     assert days == {f"2026-01-0{day}" for day in range(1, 6)}
     messages = [log.user_message for log in instance.all_logs(done.run_id)]
-    assert "ohlcv_5m: no bars, since there are no trades" in messages
+    assert "ohlcv_5m: 5 of 5 days have no bar, since ohlcv_data has none in them that belongs to one" in messages
+
+
+def test_a_backfill_in_one_run_says_of_each_day_what_it_made(connection: psycopg.Connection, instance: DagsterInstance):
+    tags = {"dagster/asset_partition_range_start": "2026-02-02", "dagster/asset_partition_range_end": "2026-02-04"}
+    assert job().execute_in_process(instance=instance, tags=tags).success
+    records = instance.fetch_materializations(AssetKey("ohlcv_15m"), limit=10).records
+    rows = {r.partition_key: r.asset_materialization.metadata["dagster/partition_row_count"].value for r in records}
+    assert rows == {"2026-02-02": 0, "2026-02-03": 96, "2026-02-04": 0}
+    [shown] = [r for r in records if "preview" in r.asset_materialization.metadata]
+    assert shown.partition_key == "2026-02-04"
+    preview = shown.asset_materialization.metadata["preview"].value.records
+    assert preview[-1].data["timestamp"] == "2026-02-03 23:45:00+00:00"
 
 
 def test_a_day_in_the_future_is_refused(instance: DagsterInstance):
@@ -142,27 +155,37 @@ def test_a_refresh_reports_another_day_that_it_changes(connection: psycopg.Conne
         assert not reports[0].run_id, "a report of no run outlives every run"
 
 
-def tick(instance: DagsterInstance, minute: str) -> RunRequest | SkipReason:
-    time = datetime.fromisoformat(f"2026-11-24T{minute}:00+00:00")
+def tick(instance: DagsterInstance, time: datetime) -> RunRequest | SkipReason:
     return refresh_rollups(build_schedule_context(instance, scheduled_execution_time=time))
 
 
-@pytest.mark.parametrize(
-    ("minute", "due"),
-    [("10:01", TABLES[:1]), ("10:05", TABLES[:2]), ("10:15", TABLES), ("23:59", TABLES[:1]), ("00:00", TABLES)],
-)
-def test_the_schedule_refreshes_what_is_due(instance: DagsterInstance, minute: str, due: list[str]):
-    request = tick(instance, minute)
-    assert [key.to_user_string() for key in request.asset_selection] == due
-    assert request.asset_check_keys == []
-    assert request.partition_key == "2026-11-24"
-    config = {"only_changed": True, "with_chart": minute.endswith(":00")}
-    assert request.run_config["ops"] == {table: {"config": config} for table in due}
+def test_the_schedule_refreshes_what_was_not_made_since_it_was_due(instance: DagsterInstance):
+    now = datetime.now(UTC)
+    minute = now.replace(second=0, microsecond=0)
+    assert [key.to_user_string() for key in tick(instance, minute).asset_selection] == TABLES
+    for table in TABLES:
+        instance.report_runless_asset_event(AssetMaterialization(table, partition=f"{now:%Y-%m-%d}"))
+    assert isinstance(tick(instance, minute), SkipReason)
+    for later in range(1, 61):
+        time = minute + timedelta(minutes=later)
+        passed = [(minute + timedelta(minutes=number)).minute for number in range(1, later + 1)]
+        if f"{time:%Y-%m-%d}" != f"{now:%Y-%m-%d}":
+            # Nothing of the new day was made yet.
+            passed = [0]
+        due = [
+            table for table, every in zip(TABLES, (1, 5, 15, 15), strict=True) if any(m % every == 0 for m in passed)
+        ]
+        request = tick(instance, time)
+        assert [key.to_user_string() for key in request.asset_selection] == due
+        assert request.asset_check_keys == []
+        assert request.partition_key == f"{time:%Y-%m-%d}"
+        config = {"only_changed": True, "with_chart": 0 in passed}
+        assert request.run_config["ops"] == {table: {"config": config} for table in due}
 
 
 def test_the_schedule_waits_for_the_run_before(instance: DagsterInstance):
     run = instance.create_run_for_job(job(), status=DagsterRunStatus.STARTED)
-    assert run.run_id[:8] in tick(instance, "10:01").skip_message
+    assert run.run_id[:8] in tick(instance, datetime.now(UTC)).skip_message
 
 
 def test_the_views_and_the_file_of_conditions_are_applied(shared_stack: Stack, instance: DagsterInstance):
@@ -191,5 +214,5 @@ def test_the_columns_that_dagster_shows_are_those_of_the_database(shared_stack: 
             "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             f"{schema}.{table}",
         )
-        names = {"timestamp with time zone": "timestamptz"}
+        names = {"timestamp with time zone": "timestamptz", "integer": "int"}
         assert shown == [(name, names.get(kind, kind)) for name, kind in rows], table

@@ -4,12 +4,13 @@ The schedule makes only the bars anew whose finer bars have changed, wherever th
 backfill, makes all of the day's.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from dagster import (
     AssetExecutionContext,
     AssetKey,
     AssetMaterialization,
+    AssetRecordsFilter,
     AssetsDefinition,
     AssetSelection,
     BackfillPolicy,
@@ -25,19 +26,20 @@ from dagster import (
     define_asset_job,
     schedule,
 )
+from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 from pydantic import Field
 
-from stock_pipeline.bars.rollups import ROLLUPS, Rollup, refresh
+from stock_pipeline.bars.rollups import ROLLUPS, Refreshed, Rollup, refresh
 from stock_pipeline.defs.supervision import LIVE
 from stock_pipeline.defs.table_report import bar_metadata, count_bars
 from stock_pipeline.defs.tables import DAYS, Lineage, table_metadata
 from stock_pipeline.resources.timescale import TimescaleResource
 
 EVERY = {"ohlcv_5m": 1, "ohlcv_15m": 5, "ohlcv_1h": 15, "ohlcv_1d": 15}
-"""Minutes between two refreshes."""
+"""Minutes between two refreshes, from the full hour on."""
 
 MAX_SECONDS = 300
-"""A refresh that takes longer is ended by Dagster's monitoring, so that it cannot hold up the next for ever."""
+"""A scheduled refresh that takes longer is ended by Dagster's monitoring: it cannot hold up the next for ever."""
 
 DAY_RULE = {
     "ohlcv_1d": (
@@ -47,6 +49,10 @@ DAY_RULE = {
 }
 
 
+OF_A_DAY = [("market_session", "opens"), ("market_session", "closes"), ("instrument", "calendar")]
+"""What says where a day begins and ends."""
+
+
 class RefreshConfig(Config):
     only_changed: bool = Field(False, description="leave bars as they are whose finer bars have not changed")
     with_chart: bool = Field(True, description="show the newest bars, as a chart too")
@@ -54,12 +60,22 @@ class RefreshConfig(Config):
 
 def _lineage(rollup: Rollup) -> Lineage:
     """Each column comes from the finer bars' own; first and last need the time, the mean its weights."""
-    columns = ("timestamp", "symbol", "high", "low", "volume", "trades", "ticks", "is_final", "gap_seconds")
+    columns = ("timestamp", "symbol", "high", "low", "volume", "trades", "ticks", "is_final")
     return {
         **{column: [(rollup.source, column)] for column in columns},
         "open": [(rollup.source, "open"), (rollup.source, "timestamp")],
         "close": [(rollup.source, "close"), (rollup.source, "timestamp")],
         "vwap": [(rollup.source, "vwap"), (rollup.source, "volume")],
+        **({"timestamp": [(rollup.source, "timestamp"), *OF_A_DAY]} if rollup.table == "ohlcv_1d" else {}),
+    }
+
+
+def _figures(refreshed: Refreshed | None, rows: int) -> dict[str, int]:
+    """What a materialisation says of a day."""
+    return {
+        "bars_looked_at": refreshed.looked_at if refreshed else 0,
+        "bars_changed": refreshed.changed if refreshed else 0,
+        "dagster/partition_row_count": rows,
     }
 
 
@@ -70,10 +86,11 @@ def rollup_asset(rollup: Rollup) -> AssetsDefinition:
 
     @asset(
         name=rollup.table,
-        deps=[rollup.source],
+        deps=[rollup.source, *(["market_session", "instrument"] if rollup.table == "ohlcv_1d" else [])],
         group_name="analytics",
         kinds={"postgres", "table"},
         partitions_def=DAYS,
+        pool="rollups",
         backfill_policy=BackfillPolicy.single_run(),
         freshness_policy=FreshnessPolicy.time_window(
             fail_window=timedelta(minutes=4 * every + 10), warn_window=timedelta(minutes=2 * every + 5)
@@ -81,44 +98,39 @@ def rollup_asset(rollup: Rollup) -> AssetsDefinition:
         metadata=table_metadata(rollup.table, columns_of="ohlcv_data", lineage=_lineage(rollup)),
         description=(
             f"Bars made of {rollup.source}: open of the first, close of the last, highest high, lowest low, vwap "
-            f"weighted by volume, sums of the rest. Grain: {grain}. Key: (timestamp, symbol). A late trade that "
-            f"changes a finer bar changes this one at the next refresh, however late it is. Refreshed every {every} "
-            "minutes. Materialise a day to make all of its bars anew."
+            f"weighted by volume, sums of the rest; trades of a minute without a bar are in none. Grain: {grain}. Key: "
+            "(timestamp, symbol). A late trade that changes a finer bar changes this one at the next refresh, however "
+            f"late it is. Refreshed every {every} minutes. Materialise a day to make all of its bars anew."
         ),
     )
     def build(context: AssetExecutionContext, config: RefreshConfig, timescale: TimescaleResource) -> None:
         window = context.partition_time_window
         with timescale.connect("writer") as connection:
             days = refresh(connection, rollup, None if config.only_changed else (window.start, window.end))
-        for done in days:
-            begin = datetime(done.day.year, done.day.month, done.day.day, tzinfo=UTC)
-            if done.changed and not window.start <= begin < window.end:
+        done = {refreshed.day.isoformat(): refreshed for refreshed in days}
+        rows = count_bars(timescale, rollup.table, window.start, window.end)
+        empty = [day for day in context.partition_keys if date.fromisoformat(day) not in rows]
+        if empty and not config.only_changed:
+            context.log.info(
+                f"{rollup.table}: {len(empty)} of {len(context.partition_keys)} days have no bar, since "
+                f"{rollup.source} has none in them that belongs to one"
+            )
+        # Not as a result's, which would be logged twice.
+        for day in context.partition_keys:
+            context.add_asset_metadata(_figures(done.get(day), rows.get(date.fromisoformat(day), 0)), partition_key=day)
+        if config.with_chart:
+            shown = bar_metadata(timescale, rollup.table, before=window.end)
+            context.add_asset_metadata(shown, partition_key=context.partition_keys[-1])
+        for day, refreshed in done.items():
+            if refreshed.changed and day not in context.partition_keys and DAYS.has_partition_key(day):
+                begin = DAYS.time_window_for_partition_key(day).start
+                rows = count_bars(timescale, rollup.table, begin, begin + timedelta(days=1))
                 # A report of its own, which the deletion of this run leaves there.
                 context.instance.report_runless_asset_event(
                     AssetMaterialization(
-                        rollup.table,
-                        partition=done.day.isoformat(),
-                        metadata={
-                            "bars_looked_at": done.looked_at,
-                            "bars_changed": done.changed,
-                            "dagster/partition_row_count": count_bars(
-                                timescale, rollup.table, begin, begin + timedelta(days=1)
-                            ),
-                        },
+                        rollup.table, partition=day, metadata=_figures(refreshed, rows.get(refreshed.day, 0))
                     )
                 )
-        rows = count_bars(timescale, rollup.table, window.start, window.end)
-        if not rows:
-            context.log.info(f"{rollup.table}: no bars, since there are no trades")
-        # Not as a result's, which would be logged twice.
-        context.add_asset_metadata(
-            {
-                "bars_looked_at": sum(done.looked_at for done in days),
-                "bars_changed": sum(done.changed for done in days),
-                "dagster/partition_row_count": rows,
-                **(bar_metadata(timescale, rollup.table) if config.with_chart else {}),
-            }
-        )
 
     return build
 
@@ -128,7 +140,6 @@ ohlcv_5m, ohlcv_15m, ohlcv_1h, ohlcv_1d = (rollup_asset(rollup) for rollup in RO
 rollups = define_asset_job(
     "rollups",
     selection=AssetSelection.assets(*(rollup.table for rollup in ROLLUPS)).without_checks(),
-    tags={"exclusive": "rollups", "dagster/max_runtime": str(MAX_SECONDS)},
     description="Makes rollups anew: what has changed, or whole days.",
 )
 
@@ -143,13 +154,22 @@ def refresh_rollups(context: ScheduleEvaluationContext) -> RunRequest | SkipReas
     running = context.instance.get_run_records(RunsFilter(job_name=rollups.name, statuses=LIVE), limit=1)
     if running:
         return SkipReason(f"run {running[0].dagster_run.run_id[:8]} still makes rollups")
-    now = context.scheduled_execution_time
-    due = [rollup.table for rollup in ROLLUPS if now.minute % EVERY[rollup.table] == 0]
-    config = RefreshConfig(only_changed=True, with_chart=now.minute == 0)
+    now = context.scheduled_execution_time.astimezone(UTC)
+    day = now.date().isoformat()
+    due = {}
+    for table, every in EVERY.items():
+        of_day = AssetRecordsFilter(asset_key=AssetKey(table), asset_partitions=[day])
+        newest = context.instance.fetch_materializations(of_day, limit=1).records
+        made_at = datetime.fromtimestamp(newest[0].timestamp if newest else 0, UTC)
+        if made_at < now.replace(minute=now.minute - now.minute % every):
+            due[table] = RefreshConfig(only_changed=True, with_chart=made_at < now.replace(minute=0))
+    if not due:
+        return SkipReason("all rollups were made since the minute began")
     return RunRequest(
-        partition_key=now.astimezone(UTC).date().isoformat(),
+        partition_key=day,
         asset_selection=[AssetKey(table) for table in due],
         # Else the checks of these assets, too: they have a schedule of their own.
         asset_check_keys=[],
-        run_config=RunConfig(ops=dict.fromkeys(due, config)),
+        run_config=RunConfig(ops=due),
+        tags={MAX_RUNTIME_SECONDS_TAG: str(MAX_SECONDS)},
     )

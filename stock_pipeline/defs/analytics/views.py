@@ -23,7 +23,8 @@ k = 0.34/(1.34 + (n + 1)/(n − 1)) | Yang and Zhang, *J. Business* 73 (2000) 47
 | jump_share | max(0, 1 − bipower²/realised²) | the same |
 | atr | mean of the n − 1 true ranges inside the window | Wilder, *New Concepts in Technical Trading Systems* (1978) |
 
-Null until the window is full; the first window of yang_zhang needs one bar more.
+Null until the window is full, the first window of yang_zhang needing one bar more; null too while the window holds an
+impossible bar.
 """
 
 
@@ -31,13 +32,19 @@ def _bars(*columns: str) -> list[tuple[str, str]]:
     return [("ohlcv_data", column) for column in columns]
 
 
+YEAR = [("instrument", "periods_per_year")]
+
 VOLATILITY_LINEAGE: Lineage = {
     "timestamp": _bars("timestamp"),
     "symbol": _bars("symbol"),
     "from_timestamp": _bars("timestamp"),
-    **{column: _bars("close") for column in ("close_to_close", "realised", "bipower", "jump_share")},
-    "parkinson": _bars("high", "low"),
-    **{column: _bars("open", "high", "low", "close") for column in ("garman_klass", "rogers_satchell", "yang_zhang")},
+    **{column: [*_bars("close"), *YEAR] for column in ("close_to_close", "realised", "bipower")},
+    "jump_share": _bars("close"),
+    "parkinson": [*_bars("high", "low"), *YEAR],
+    **{
+        column: [*_bars("open", "high", "low", "close"), *YEAR]
+        for column in ("garman_klass", "rogers_satchell", "yang_zhang")
+    },
     "atr": _bars("high", "low", "close"),
 }
 
@@ -52,7 +59,7 @@ def volatility_view(bars: int, file: str) -> AssetsDefinition:
         ["views/100_volatility.sql", file],
         group="analytics",
         kinds={"postgres", "view"},
-        deps=["ohlcv_data"],
+        deps=["ohlcv_data", "instrument"],
         description=(
             f"Volatility over the last {bars} bars of one minute, across sessions. Grain: a bar. Key: (timestamp, "
             f"symbol). Always as fresh as ohlcv_data. For a range of time call `volatility(symbol, from, to, {bars})`: "
@@ -84,7 +91,7 @@ vwap_bands = applied_sql(
     ["views/150_vwap_bands.sql"],
     group="analytics",
     kinds={"postgres", "view"},
-    deps=["ohlcv_data", "market_session"],
+    deps=["ohlcv_data", "market_session", "instrument"],
     description=(
         "The volume-weighted average price since the day began, with bands of one and two volume-weighted standard "
         "deviations of the minutes' vwap around it: √(Σv(p − vwap)²/Σv). A day is as in ohlcv_1d. Grain: a bar of a "

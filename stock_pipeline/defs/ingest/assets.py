@@ -30,15 +30,23 @@ def _name(kind: Any) -> str:
     return f"array<{kind['items']}>" if isinstance(kind, dict) else str(kind)
 
 
+TRADES = TableSchema(columns=list(_avro_columns(SETTINGS.avro_schema)))
+"""Of a frame as of a message."""
+
 finnhub_trades = AssetSpec(
     "finnhub_trades",
     group_name="ingest",
     kinds={"websocket"},
     description=(
-        "Trades as Finnhub's WebSocket pushes them, several of several symbols in a frame. They cannot be asked for "
-        "again: what is missed is lost."
+        "Trades as Finnhub's WebSocket pushes them. Grain: a frame of JSON, of several trades of several symbols. Key: "
+        "none. They cannot be asked for again: what is missed is lost, and late trades come whenever the venue reports "
+        "them. Fresh within seconds of the trade, while its market is open."
     ),
-    metadata={"symbols": list(SETTINGS.symbols), "url": SETTINGS.feed_url},
+    metadata={
+        "dagster/column_schema": TRADES,
+        "symbols": list(SETTINGS.symbols),
+        "url": SETTINGS.feed_url,
+    },
 )
 
 stock_ticks = AssetSpec(
@@ -47,14 +55,26 @@ stock_ticks = AssetSpec(
     group_name="ingest",
     kinds={"kafka", "avro"},
     description=(
-        "The Kafka topic of the trades: one message for each symbol of a frame, keyed by symbol; record time is the "
-        "receipt of the frame. From its acknowledgement here on no trade is lost."
+        "The Kafka topic of the trades. Grain: a message for each symbol of a frame; record time is the receipt of the "
+        "frame. Key: symbol. From its acknowledgement here on no trade is lost, however late it comes. Fresh within "
+        "milliseconds of the frame."
     ),
     metadata={
-        "dagster/column_schema": TableSchema(columns=list(_avro_columns(SETTINGS.avro_schema))),
+        "dagster/column_schema": TRADES,
         "topic": SETTINGS.kafka_topic,
         "retention_days": SETTINGS.kafka_retention_days,
     },
+)
+
+DEAD_LETTERS = TableSchema(
+    columns=[
+        TableColumn("value", "bytes", "what came, as it came"),
+        TableColumn("header.reason", "string", "why it is no trade"),
+        TableColumn("header.topic", "string", "where it stood in Kafka; none where it came from the feed"),
+        TableColumn("header.partition", "int"),
+        TableColumn("header.offset", "long"),
+        TableColumn("header.index", "int", "which trade of the message, where it is one of several"),
+    ]
 )
 
 dead_letters = AssetSpec(
@@ -63,8 +83,8 @@ dead_letters = AssetSpec(
     group_name="ingest",
     kinds={"kafka"},
     description=(
-        "What is no trade: the raw bytes, with the reason and the origin in headers. Written by the producer and the "
-        "tick stream."
+        "What is no trade. Grain: a record, a frame or a trade of either. Key: none. Written by the producer and the "
+        "tick stream within seconds of its receipt; late or not makes no difference."
     ),
-    metadata={"topic": SETTINGS.dead_letter_topic},
+    metadata={"dagster/column_schema": DEAD_LETTERS, "topic": SETTINGS.dead_letter_topic},
 )

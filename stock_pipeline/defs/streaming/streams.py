@@ -58,7 +58,7 @@ def _ticks_shown(timescale: TimescaleResource) -> dict[str, Any]:
 
 
 def _bars_shown(timescale: TimescaleResource) -> dict[str, Any]:
-    return bar_metadata(timescale, "ohlcv_data")
+    return bar_metadata(timescale, "ohlcv_data", before=datetime.now(UTC))
 
 
 def _link(url: str | None) -> dict[str, MetadataValue]:
