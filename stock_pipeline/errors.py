@@ -53,6 +53,10 @@ class UnknownSymbol(StockPipelineError):
     """There has never been a trade of this symbol."""
 
 
+class BadDashboard(StockPipelineError):
+    """A file of grafana/dashboards, or a query in it, cannot be read."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line for a log."""
     return next((line for line in str(error).splitlines() if line.strip()), repr(error))

@@ -87,6 +87,7 @@ class Settings(BaseSettings):
     alert_webhook_url: SecretStr | None = Field(
         None, description="Slack's incoming webhook, or what takes its format; unset: alerts are log lines"
     )
+    db_size_alert_gb: float = Field(50, gt=0, description="Grafana's alert on the size of all databases, in GB")
     debian_mirror: str | None = Field(
         None, description="where Debian packages come from; unset: where this machine's apt gets them"
     )

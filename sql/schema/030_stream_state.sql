@@ -84,7 +84,12 @@ CREATE TABLE IF NOT EXISTS service_heartbeat (
     version TEXT NOT NULL,
     beat_at TIMESTAMPTZ NOT NULL,
     state TEXT NOT NULL,
-    counts JSONB NOT NULL
+    counts JSONB NOT NULL,
+    symbols TEXT[] NOT NULL DEFAULT '{}'
 );
 
+-- Tables that are older than this column.
+ALTER TABLE service_heartbeat ADD COLUMN IF NOT EXISTS symbols TEXT[] NOT NULL DEFAULT '{}';
+
 COMMENT ON TABLE service_heartbeat IS 'The newest heartbeat of each service, for the dashboards';
+COMMENT ON COLUMN service_heartbeat.symbols IS 'What the producer subscribes to';

@@ -190,6 +190,7 @@ def produce(settings: Settings) -> None:
     previous = Heartbeat.read(record_path(settings, "producer"))
     last_alive = previous.beat_at if previous else None
     with Service("producer", settings) as service, watch_feed(settings, service, last_alive) as watch:
+        service.symbols = list(settings.symbols)
         service.state = "waiting for Kafka"
         try:
             ensure_topics(settings, patience=None, stop=service.stop)

@@ -41,12 +41,17 @@ def grafana_environment(settings: Settings) -> dict[str, str]:
     host, port = settings.db_address
     user, password = settings.role("reader")
     data = settings.home / "grafana"
+    webhook = settings.alert_webhook_url
     return {
         "STOCK_PIPELINE_DASHBOARDS": str(FOLDER / "dashboards"),
         "STOCK_PIPELINE_DB_ADDRESS": f"{host}:{port}",
         "STOCK_PIPELINE_DB_NAME": settings.db_name,
         "STOCK_PIPELINE_DB_READER": user,
         "STOCK_PIPELINE_DB_READER_PASSWORD": password or "",
+        "STOCK_PIPELINE_DB_SIZE_ALERT_GB": str(settings.db_size_alert_gb),
+        # Without a webhook no alert is sent, but Grafana wants the contact point to have a URL all the same.
+        "STOCK_PIPELINE_ALERTS_GO_TO": "webhook" if webhook else "",
+        "STOCK_PIPELINE_ALERT_WEBHOOK_URL": webhook.get_secret_value() if webhook else "http://localhost",
         "GF_PATHS_PROVISIONING": str(FOLDER / "provisioning"),
         "GF_PATHS_DATA": str(data),
         "GF_PATHS_PLUGINS": str(data / "plugins"),

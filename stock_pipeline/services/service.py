@@ -45,6 +45,8 @@ class Heartbeat(ProcessRecord, frozen=True):
     """Since the start of the process."""
     figures: dict[str, float] = {}
     """Measures of the newest work, such as the lag."""
+    symbols: list[str] = []
+    """What the producer subscribes to."""
     links: dict[str, str] = {}
 
 
@@ -63,7 +65,7 @@ def record_path(settings: Settings, name: str) -> Path:
 class Service:
     """Context manager around the work of one service.
 
-    The work reads `stop`, and writes `state`, `offsets`, `counts`, `figures` and `links`.
+    The work reads `stop`, and writes `state`, `offsets`, `counts`, `figures`, `symbols` and `links`.
 
     Raises:
         AlreadyRunning: on entering, where the same service runs in this home.
@@ -76,6 +78,7 @@ class Service:
         self.offsets: dict[int, int] = {}
         self.counts: Counter[str] = Counter()
         self.figures: dict[str, float] = {}
+        self.symbols: list[str] = []
         self.links: dict[str, str] = {}
         self._settings = settings
         self._finished = threading.Event()
@@ -117,6 +120,7 @@ class Service:
             offsets=dict(self.offsets),
             counts=dict(self.counts),
             figures=dict(self.figures),
+            symbols=self.symbols,
             links=dict(self.links),
         )
 
@@ -152,7 +156,7 @@ class Service:
 
     def _write_row(self) -> None:
         beat = self.heartbeat()
-        values = beat.model_dump(include={"name", "pid", "created", "version", "beat_at", "state"})
+        values = beat.model_dump(include={"name", "pid", "created", "version", "beat_at", "state", "symbols"})
         values["counts"] = beat.model_dump_json(include={"counts", "figures"})
         with psycopg.connect(self._settings.conninfo("writer"), autocommit=True) as connection:
             connection.execute(load_sql("queries/upsert_service_heartbeat.sql"), values)

@@ -15,6 +15,10 @@ ASSETS = {
         *("ohlcv_5m", "ohlcv_15m", "ohlcv_1h", "ohlcv_1d"),
         *("volatility_1m", "volatility_30", "volatility_60", "volatility_1440", "vwap_bands"),
     },
+    "operations": {
+        *("asset_check_state", "feed_gap", "ohlcv_restatement", "service_heartbeat", "stream_stats"),
+    },
+    "dashboards": {"market_dashboard", "pipeline_health_dashboard"},
 }
 
 PARENTS = {
@@ -25,6 +29,13 @@ PARENTS = {
     "ohlcv_1d": {"ohlcv_15m", "market_session", "instrument"},
     "volatility_30": {"ohlcv_data", "instrument"},
     "vwap_bands": {"ohlcv_data", "market_session", "instrument"},
+    "market_dashboard": {
+        *("instrument", "feed_gap", "ohlcv_data", "ohlcv_5m", "ohlcv_15m", "ohlcv_1h", "ohlcv_1d"),
+        *("volatility_1m", "volatility_30", "volatility_60", "volatility_1440", "vwap_bands"),
+    },
+    "pipeline_health_dashboard": {
+        *("ohlcv_data", "asset_check_state", "feed_gap", "ohlcv_restatement", "service_heartbeat", "stream_stats"),
+    },
 }
 
 JOBS = {
@@ -34,7 +45,10 @@ JOBS = {
 
 SCHEDULES = {"check_live", "check_tables", "delete_old_runs_hourly", "refresh_rollups"}
 
-SENSORS = {"alert", "automation", "keep_ohlcv_stream_running", "keep_producer_running", "keep_tick_stream_running"}
+SENSORS = {
+    *("alert", "automation", "tell_of_checks"),
+    *("keep_ohlcv_stream_running", "keep_producer_running", "keep_tick_stream_running"),
+}
 
 OF_BARS = {"high_is_highest", "low_is_lowest", "prices_are_positive", "keys_are_unique", "symbols_are_there"}
 
@@ -55,6 +69,7 @@ CHECKS = {
     },
     "volatility_1m": OF_VIEWS,
     "vwap_bands": {*OF_VIEWS, "bands_lie_around_vwap"},
+    **dict.fromkeys(("market_dashboard", "pipeline_health_dashboard"), {"every_panel_answers"}),
 }
 
 NEVER_SLEEP = {"tick_data", "ohlcv_data", "ohlcv_5m", "ohlcv_15m", "ohlcv_1h", "ohlcv_1d", "market_session"}
@@ -108,6 +123,9 @@ def test_every_asset_says_what_it_is(name: str):
     assert spec.group_name and spec.kinds and spec.tags
     assert spec.owners == ["team:market-data"]
     assert len(spec.description) > 80
+    if spec.group_name == "dashboards":
+        # Pages have neither rows nor columns.
+        return
     assert "Grain: " in spec.description and "Key: " in spec.description
     assert (spec.freshness_policy is not None) is (name in NEVER_SLEEP)
     columns = {column.name for column in spec.metadata["dagster/column_schema"].columns}

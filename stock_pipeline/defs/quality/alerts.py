@@ -25,6 +25,7 @@ from dagster._core.storage.tags import (
 )
 
 from stock_pipeline.alerts import Incidents, brief, post
+from stock_pipeline.defs.quality.evaluations import newest_evaluations
 from stock_pipeline.errors import first_line
 from stock_pipeline.local.run import SERVICES
 from stock_pipeline.services.supervisor import held_path, log_path, read_heartbeat
@@ -175,19 +176,15 @@ def _run_url(settings: Settings, run_id: str) -> str:
 
 
 def _follow_checks(context: SensorEvaluationContext, settings: Settings, state: State, now: datetime) -> None:
-    """Incidents of checks, each by its last evaluation: one that is planned or running changes nothing."""
-    keys = context.repository_def.asset_graph.asset_check_keys if context.repository_def else ()
+    """Incidents of checks, each by its newest evaluation."""
     failed = set()
-    for check, summary in context.instance.event_log_storage.get_asset_check_summary_records(list(keys)).items():
-        record = summary.last_completed_check_execution_record
-        evaluation = record.evaluation if record else None
-        if record is None or evaluation is None or evaluation.passed or evaluation.severity != AssetCheckSeverity.ERROR:
+    for check, evaluation, at, run_id in newest_evaluations(context):
+        if evaluation.passed or evaluation.severity != AssetCheckSeverity.ERROR:
             continue
         key = f"check {check.to_user_string()}"
         failed.add(key)
         problem = brief(f"failed: {evaluation.description or 'as its metadata says'}", settings.secrets())
-        since = datetime.fromtimestamp(record.event.timestamp if record.event else record.create_timestamp, UTC)
-        state.begin(key, problem, since, _run_url(settings, record.run_id))
+        state.begin(key, problem, at, _run_url(settings, run_id))
     for key in [key for key in state.open if key.startswith("check ") and key not in failed]:
         state.end(key, now)
 

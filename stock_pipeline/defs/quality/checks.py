@@ -22,6 +22,7 @@ from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 
 from stock_pipeline.bars.rollups import ROLLUPS
 from stock_pipeline.database import load_sql
+from stock_pipeline.defs.dashboards.assets import CHECKS as CHECKS_OF_DASHBOARDS
 from stock_pipeline.defs.quality.batches import (
     ERROR,
     SAMPLE,
@@ -264,9 +265,9 @@ live_checks = define_asset_job(
 
 table_checks = define_asset_job(
     "table_checks",
-    selection=AssetSelection.checks(*table_batches),
+    selection=AssetSelection.checks(*table_batches, *CHECKS_OF_DASHBOARDS),
     tags={MAX_RUNTIME_SECONDS_TAG: str(MAX_SECONDS)},
-    description="Looks at ticks, bars, rollups and views by themselves and against each other.",
+    description="Looks at ticks, bars, rollups and views by themselves and against each other, and asks every panel.",
 )
 
 check_live = ScheduleDefinition(
