@@ -41,6 +41,8 @@ def grafana_environment(settings: Settings) -> dict[str, str]:
     host, port = settings.db_address
     user, password = settings.role("reader")
     data = settings.home / "grafana"
+    # Grafana takes a missing folder for an error.
+    (data / "plugins").mkdir(parents=True, exist_ok=True)
     webhook = settings.alert_webhook_url
     return {
         "STOCK_PIPELINE_DASHBOARDS": str(FOLDER / "dashboards"),
@@ -67,6 +69,7 @@ def grafana_environment(settings: Settings) -> dict[str, str]:
         # The market's dashboard asks every second; without it Grafana makes that five.
         "GF_DASHBOARDS_MIN_REFRESH_INTERVAL": "1s",
         "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH": str(FOLDER / "dashboards" / "market.json"),
+        "GF_USERS_DEFAULT_LANGUAGE": "en-US",
         "GF_ANALYTICS_REPORTING_ENABLED": "false",
         "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
         "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",

@@ -1,8 +1,8 @@
-"""The dashboards: what they name is there, and every query answers."""
+"""The dashboards and alert rules without Grafana: what they name is there, and every query answers, fast enough."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ import yaml
 
 from stock_pipeline import PROJECT_ROOT
 from stock_pipeline.bars.rollups import ROLLUPS, refresh
+from stock_pipeline.dashboards import DASHBOARDS, Dashboard, Query, as_grafana_asks, dashboards
 from stock_pipeline.definitions import defs
 from stock_pipeline.defs.tables import PANELS
+from stock_pipeline.errors import BadDashboard
 from stock_pipeline.settings import Settings
 from stock_pipeline_tests.conftest import Stack
 
-FOLDER = PROJECT_ROOT / "grafana"
+PROVISIONING = PROJECT_ROOT / "grafana" / "provisioning"
 
 SYMBOL = "BINANCE:GRAFANA'S"
 """One whose name has to be quoted."""
@@ -32,14 +34,6 @@ END = datetime.now(UTC).replace(second=0, microsecond=0)
 BUILT_IN = {"__timeFrom", "__timeTo", "__timeFilter", "__field"}
 
 
-def dashboards() -> list[Path]:
-    return sorted((FOLDER / "dashboards").glob("*.json"))
-
-
-def load(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
-
-
 def nested(node: object) -> Iterator[dict[str, Any]]:
     """Every object of a JSON document."""
     if isinstance(node, dict):
@@ -48,66 +42,63 @@ def nested(node: object) -> Iterator[dict[str, Any]]:
         yield from nested(child)
 
 
-def queries() -> list[tuple[str, str]]:
-    """Every query with the panel, annotation or variable that it belongs to."""
-    found = []
-    for path in dashboards():
-        dashboard = load(path)
-        for owner in (*dashboard["panels"], *dashboard["annotations"]["list"]):
-            name = owner.get("title") or owner["name"]
-            found += [(f"{path.stem}: {name}", node["rawSql"]) for node in nested(owner) if "rawSql" in node]
-        variables = [v for v in dashboard["templating"]["list"] if v["type"] == "query"]
-        found += [(f"{path.stem}: {variable['name']}", variable["query"]) for variable in variables]
-    return found
+def provisioned(name: str) -> dict[str, Any]:
+    return yaml.safe_load((PROVISIONING / name).read_text())
 
 
-def with_variables(query: str, **variables: str) -> str:
-    """The query with the dashboard's variables as Grafana puts them in."""
-    for name, value in variables.items():
-        quoted = "'" + value.replace("'", "''") + "'"
-        query = query.replace(f"${{{name}:sqlstring}}", quoted).replace(f"${name}", value)
-    return query
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in provisioned("alerting/rules.yaml")["groups"] for rule in group["rules"]]
 
 
-def as_grafana_asks(query: str, begin: datetime, end: datetime, **variables: str) -> str:
-    """The query with macros and variables as Grafana puts them in."""
-    times = {"From": begin, "To": end}
-    for name, time in times.items():
-        query = query.replace(f"$__time{name}()", f"'{time:%Y-%m-%dT%H:%M:%S.%fZ}'")
-    query = re.sub(
-        r"\$__timeFilter\((.*?)\)", rf"\1 BETWEEN '{begin:%Y-%m-%dT%H:%M:%SZ}' AND '{end:%Y-%m-%dT%H:%M:%SZ}'", query
-    )
-    query = with_variables(query, **variables)
-    assert "$" not in query, query
-    return query
+def every_query() -> Sequence[pytest.param]:
+    return [
+        pytest.param(query, id=f"{dashboard.uid}: {query.owner} {number}")
+        for dashboard in dashboards()
+        for number, query in enumerate(dashboard.queries)
+    ]
 
 
 def test_uids_ids_and_variables_agree():
-    sources = yaml.safe_load((FOLDER / "provisioning" / "datasources" / "timescaledb.yaml").read_text())["datasources"]
-    known = {(source["uid"], source["type"]) for source in sources}
-    paths = dashboards()
-    assert len({load(path)["uid"] for path in paths}) == len(paths) > 0
-    for path in paths:
-        dashboard = load(path)
-        ids = [panel["id"] for panel in dashboard["panels"]]
+    known = {(source["uid"], source["type"]) for source in provisioned("datasources/timescaledb.yaml")["datasources"]}
+    assert len({dashboard.uid for dashboard in dashboards()}) == len(dashboards()) > 0
+    for dashboard in dashboards():
+        content = json.loads(dashboard.path.read_text())
+        ids = [panel["id"] for panel in dashboard.panels]
         assert len(set(ids)) == len(ids)
         used = {
-            (node["datasource"]["uid"], node["datasource"]["type"])
-            for node in nested(dashboard)
-            if "datasource" in node
+            (node["datasource"]["uid"], node["datasource"]["type"]) for node in nested(content) if "datasource" in node
         }
         assert used == known
-        variables = {variable["name"] for variable in dashboard["templating"]["list"]}
-        texts = [text for node in nested(dashboard) for text in node.values() if isinstance(text, str)]
+        variables = {variable["name"] for variable in dashboard.variables}
+        texts = [text for node in nested(content) for text in node.values() if isinstance(text, str)]
         named = {name for text in texts for name in re.findall(r"\$\{?(\w+)", text)}
         assert named - BUILT_IN <= variables
-        for panel in dashboard["panels"]:
+        for panel in dashboard.panels:
             assert panel["description"] and panel["targets"]
             assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
 
 
+def test_alert_rules_name_what_is_there():
+    panels = {(dashboard.uid, panel["id"]) for dashboard in dashboards() for panel in dashboard.panels}
+    headings = re.findall(r"^## (.+)$", (PROJECT_ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE)
+    anchors = {f"docs/alerts.md#{heading.lower().replace(' ', '-')}" for heading in headings}
+    contacts = {contact["name"] for contact in provisioned("alerting/contact_points.yaml")["contactPoints"]}
+    for rule in rules():
+        query, condition = rule["data"]
+        assert query["datasourceUid"] == "timescaledb"
+        assert condition["model"]["expression"] == query["refId"] == query["model"]["refId"]
+        assert condition["refId"] == rule["condition"]
+        assert (rule["dashboardUid"], rule["panelId"]) in panels
+        assert rule["annotations"]["runbook"] in anchors
+        assert rule["annotations"]["summary"] and rule["annotations"]["description"]
+        assert rule["labels"]["severity"] in ("warning", "critical")
+    assert len({rule["uid"] for rule in rules()}) == len(rules()) == len(anchors)
+    [policy] = provisioned("alerting/policies.yaml")["policies"]
+    assert {node["receiver"] for node in nested(policy) if "receiver" in node} == contacts
+
+
 def test_assets_link_to_panels_that_show_them():
-    panels = {panel["id"]: panel for panel in load(FOLDER / "dashboards" / "market.json")["panels"]}
+    panels = {panel["id"]: panel for panel in Dashboard(DASHBOARDS / "market.json").panels}
     specs = {spec.key.to_user_string(): spec for spec in defs().resolve_all_asset_specs()}
     for table, place in PANELS.items():
         link = specs[table].metadata["grafana"].url
@@ -118,9 +109,15 @@ def test_assets_link_to_panels_that_show_them():
         assert function in statements
 
 
+def test_what_queries_read_is_found():
+    market, health = dashboards()
+    assert {"bars", "volatility", "vwap_bands", "volatility_1m", "ohlcv_data", "instrument"} <= market.sources()
+    assert "busiest" not in health.sources()
+
+
 @pytest.fixture(scope="module")
 def database(product: Settings) -> Iterator[psycopg.Connection]:
-    """Twelve days of minutes of one symbol; undone at the end."""
+    """Twelve days of minutes of one symbol, and of a stream's figures; undone at the end."""
     with (
         psycopg.connect(product.conninfo("owner")) as connection,
         connection.transaction(force_rollback=True),
@@ -132,33 +129,117 @@ def database(product: Settings) -> Iterator[psycopg.Connection]:
             "FROM generate_series(%s - INTERVAL '12 days', %s, '1 minute') AS minute",
             [SYMBOL, END, END],
         )
+        connection.execute(
+            "INSERT INTO stream_stats SELECT 'tick-stream', minute, 60, 6, 0, 0, 0.2, 0.5, 0.3, 0 "
+            "FROM generate_series(%s - INTERVAL '30 days', %s, '1 minute') AS minute",
+            [END, END],
+        )
         for rollup in ROLLUPS:
             refresh(connection, rollup)
+        connection.execute("ANALYZE")
         yield connection
 
 
 @pytest.mark.stack
 @pytest.mark.parametrize("days", [1 / 24, 1 / 4, 30])
-@pytest.mark.parametrize(("name", "query"), queries())
-def test_every_query_answers(database: psycopg.Connection, name: str, query: str, days: float):
-    for interval in INTERVALS if "interval" in query else INTERVALS[:1]:
+@pytest.mark.parametrize("query", every_query())
+def test_every_query_answers(database: psycopg.Connection, query: Query, days: float):
+    for interval in INTERVALS if "interval" in query.text else INTERVALS[:1]:
         for symbol in (SYMBOL, "NONE"):
             begin, variables = END - timedelta(days=days), {"symbol": symbol, "interval": interval, "window": "60"}
-            cursor = database.execute(as_grafana_asks(query, begin, END, **variables))
+            cursor = database.execute(as_grafana_asks(query.text, begin, END, variables))
             rows = cursor.fetchall()
             assert len(rows) <= MOST_ROWS
-            if symbol == SYMBOL and name.startswith("market") and "feed_gap" not in query:
-                assert rows, (name, interval)
-            if cursor.description[0].name == "time":
+            if symbol == SYMBOL and "symbol" in query.text and "feed_gap" not in query.text:
+                assert rows, interval
+            if cursor.description[0].name == "time" and query.kind != "annotation":
                 times = [row[0] for row in rows]
                 assert times == sorted(times)
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize(("name", "query"), queries())
-def test_the_reader_may_ask(shared_stack: Stack, name: str, query: str):
+@pytest.mark.parametrize("query", every_query())
+def test_no_query_of_an_hour_reads_older_chunks_whole(database: psycopg.Connection, query: Query):
+    """Seen in the plans that were made, those inside functions too."""
+    plans: list[str] = []
+    begin, variables = END - timedelta(hours=1), {"symbol": SYMBOL, "interval": "1m", "window": "60"}
+    older = database.execute(
+        "SELECT chunk_name FROM timescaledb_information.chunks WHERE range_end <= %s", [begin - timedelta(hours=1)]
+    ).fetchall()
+    assert older
+    handler = plans.append
+    with database.transaction(force_rollback=True):
+        database.execute("LOAD 'auto_explain'")
+        database.execute(
+            "SET LOCAL auto_explain.log_min_duration = 0; SET LOCAL auto_explain.log_nested_statements = TRUE; "
+            "SET LOCAL auto_explain.log_level = 'notice'"
+        )
+        database.add_notice_handler(notice := lambda diagnostic: handler(diagnostic.message_primary))
+        database.execute(as_grafana_asks(query.text, begin, END, variables))
+        database.remove_notice_handler(notice)
+    assert plans
+    scanned = {name for plan in plans for name in re.findall(r"Seq Scan on (\w+)", plan)}
+    assert scanned.isdisjoint(name for (name,) in older)
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("path", sorted(DASHBOARDS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_reader_may_ask_and_every_panel_gets_what_it_needs(shared_stack: Stack, path: Path):
     with shared_stack.connect("reader") as reader:
-        reader.execute(as_grafana_asks(query, END - timedelta(hours=1), END, symbol=SYMBOL, interval="5m", window="30"))
+        assert list(Dashboard(path).problems(reader)) == []
+
+
+BROKEN = {
+    "an unknown column": (
+        "    close AS price",
+        "    closing AS price",
+        "Last price",
+        'column "closing" does not exist',
+    ),
+    "a candle without open": (
+        "    open,\\n    high",
+        "    high",
+        "OHLCV: $symbol, $interval",
+        "no column 'open', which",
+    ),
+    "a candle of text": ("    open,", "    open::text,", "OHLCV: $symbol, $interval", "column 'open' is of type text"),
+    "no numbers": ("    volume\\nFROM", "    symbol\\nFROM", "Volume: $symbol, $interval", "no column with numbers"),
+    "a lost override": ("AS minute", "AS since", "1-minute price volatility", "no column 'minute', which its options"),
+    "an unknown variable": (", $window)", ", $windows)", "Volatility: $symbol, $window bars", "s"),
+}
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize(("old", "new", "panel", "error"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_panel_is_named(shared_stack: Stack, tmp_path: Path, old: str, new: str, panel: str, error: str):
+    text = (DASHBOARDS / "market.json").read_text()
+    assert old in text
+    broken = tmp_path / "broken.json"
+    broken.write_text(text.replace(old, new))
+    with shared_stack.connect("reader") as reader:
+        problems = {problem.owner: problem.error for problem in Dashboard(broken).problems(reader)}
+    assert error in problems[panel]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("{", "no JSON: Expecting property name.*line 1 column 2"),
+        ("[]", "no dashboard"),
+        ('{"uid": "a"}', "no dashboard: KeyError.'description'"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, text: str, error: str):
+    (path := tmp_path / "broken.json").write_text(text)
+    with pytest.raises(BadDashboard, match=f"{path} is {error}"):
+        Dashboard(path)
+
+
+def test_a_query_that_is_no_sql_is_named(tmp_path: Path):
+    path = tmp_path / "broken.json"
+    path.write_text((DASHBOARDS / "market.json").read_text().replace("SELECT symbol FROM instrument", "SELECT FROM ("))
+    with pytest.raises(BadDashboard, match=f"{path}: 'symbol': "):
+        Dashboard(path).sources()
 
 
 @pytest.mark.stack
