@@ -10,7 +10,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -117,18 +118,25 @@ def measure(connection: psycopg.Connection, ticks: int) -> None:
             print(f"    {job} {seconds(lambda job=job: run(job, instance)):.1f} s")
 
 
-def main() -> None:
-    sizes = [int(argument) for argument in sys.argv[1:]] or [1_000_000, 100_000_000]
+@contextmanager
+def own_database() -> Iterator[psycopg.Connection]:
+    """That of a stack of its own, in a temporary folder, to its owner; deleted at the end."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as folder:
         stack: Stack = on_free_ports(Path(folder) / "home")
         os.environ.update(stack.environment)
         assert stack.command("up").returncode == 0
         try:
             with psycopg.connect(load_settings().conninfo("owner"), autocommit=True) as connection:
-                for ticks in sizes:
-                    measure(connection, ticks)
+                yield connection
         finally:
             assert stack.command("down", "--wipe").returncode == 0
+
+
+def main() -> None:
+    sizes = [int(argument) for argument in sys.argv[1:]] or [1_000_000, 100_000_000]
+    with own_database() as connection:
+        for ticks in sizes:
+            measure(connection, ticks)
 
 
 if __name__ == "__main__":

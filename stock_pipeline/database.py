@@ -77,6 +77,8 @@ def init_db(settings: Settings) -> None:
                 _create_role(connection, settings, role)
             for name in schema_files():
                 connection.execute(load_sql(name))
+            limit = {"database_bytes": settings.db_size_alert_gb * 1e9}
+            connection.execute(load_sql("queries/upsert_alert_limit.sql"), limit)
             _refresh_market_sessions(connection)
         except psycopg.errors.UndefinedFile as error:
             raise SettingsError(f"db_url: {settings.db_url} has no TimescaleDB: install the extension there") from error

@@ -59,8 +59,11 @@ SELECT
 FROM asset_check_state
 WHERE severity = 'ERROR';
 
--- Bytes of all databases of the server; Dagster's is one of them.
+-- Bytes of all databases of the server, of which Dagster's is one, and how many are no cause for an alert.
 CREATE OR REPLACE VIEW database_size AS
-SELECT sum(pg_database_size(oid))::double precision AS bytes
-FROM pg_database
-WHERE datallowconn;
+SELECT
+    sum(pg_database_size(d.oid))::double precision AS bytes,
+    max(l.database_bytes) AS most
+FROM pg_database AS d
+CROSS JOIN alert_limit AS l
+WHERE d.datallowconn;

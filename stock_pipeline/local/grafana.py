@@ -50,7 +50,6 @@ def grafana_environment(settings: Settings) -> dict[str, str]:
         "STOCK_PIPELINE_DB_NAME": settings.db_name,
         "STOCK_PIPELINE_DB_READER": user,
         "STOCK_PIPELINE_DB_READER_PASSWORD": password or "",
-        "STOCK_PIPELINE_DB_SIZE_ALERT_GB": str(settings.db_size_alert_gb),
         # Without a webhook no alert is sent, but Grafana wants the contact point to have a URL all the same.
         "STOCK_PIPELINE_ALERTS_GO_TO": "webhook" if webhook else "",
         "STOCK_PIPELINE_ALERT_WEBHOOK_URL": webhook.get_secret_value() if webhook else "http://localhost",

@@ -168,16 +168,14 @@ def make_sound(database: psycopg.Connection) -> None:
 def make_every_fault(database: psycopg.Connection) -> None:
     """No trade, a stream that stopped, one whose lag grows, a check that failed, databases of 51 GB."""
     database.execute("DELETE FROM tick_data WHERE symbol = %s", [SYMBOL])
-    database.execute(
-        "UPDATE service_heartbeat SET beat_at = now() - INTERVAL '2 minutes'"
-    )
+    database.execute("UPDATE service_heartbeat SET beat_at = now() - INTERVAL '2 minutes'")
     database.execute(
         "INSERT INTO stream_stats "
         "SELECT 'ohlcv-stream', now() - s * INTERVAL '10 seconds', 1, 1, 1, 300 - 3 * s, 0, 0, 0, 0 "
         "FROM generate_series(0, 35) AS s"
     )
     database.execute("UPDATE asset_check_state SET passed = FALSE")
-    database.execute("CREATE OR REPLACE VIEW database_size AS SELECT 51e9::double precision AS bytes")
+    database.execute("CREATE OR REPLACE VIEW database_size AS SELECT 51e9::float8 AS bytes, 50e9::float8 AS most")
 
 
 def test_every_alert_fires_when_its_fault_is_made_and_ends_with_it(

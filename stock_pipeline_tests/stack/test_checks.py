@@ -7,7 +7,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from dagster import AssetCheckSeverity, AssetKey, DagsterInstance
+from dagster import (
+    AssetCheckResult,
+    AssetCheckSeverity,
+    AssetKey,
+    DagsterInstance,
+    Definitions,
+    asset,
+    asset_check,
+    build_sensor_context,
+    define_asset_job,
+)
 from psycopg.rows import DictRow, dict_row
 
 from stock_pipeline.bars.rollups import ROLLUPS, refresh
@@ -25,6 +35,7 @@ from stock_pipeline.defs.quality.checks import (
     VIEWS,
     tick_stream_keeps_up,
 )
+from stock_pipeline.defs.quality.evaluations import tell_of_checks
 from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.settings import Settings
 from stock_pipeline_tests.conftest import Stack
@@ -355,3 +366,32 @@ def test_both_jobs_evaluate_every_check_and_say_what_failed(shared_stack: Stack,
         assert evaluation.passed is (evaluation.metadata["rows"].value == 0)
         assert ("sample" in evaluation.metadata) is not evaluation.passed
     assert AssetKey("ohlcv_data") in {evaluation.asset_key for evaluation in found.values()}
+
+
+def test_the_newest_evaluation_of_each_check_is_told_to_the_database(
+    shared_stack: Stack, product: Settings, instance: DagsterInstance
+):
+    outcomes = []
+
+    @asset
+    def sold() -> None: ...
+
+    @asset_check(asset=sold)
+    def is_right() -> AssetCheckResult:
+        return AssetCheckResult(passed=outcomes[-1], description=f"seen by {product.role('reader')[1]}")
+
+    checked = Definitions([sold], asset_checks=[is_right], jobs=[define_asset_job("check", selection=[sold])])
+    told = 'SELECT asset, "check", severity, passed, description FROM asset_check_state'
+    for outcome in (True, False):
+        outcomes.append(outcome)
+        checked.resolve_job_def("check").execute_in_process(instance=instance)
+        tell(instance, checked, product)
+        assert shared_stack.query(told) == [("sold", "is_right", "ERROR", outcome, "seen by ***")]
+    tell(instance, Definitions(), product)
+    assert shared_stack.query(told) == []
+
+
+def tell(instance: DagsterInstance, definitions: Definitions, product: Settings) -> None:
+    resources = {"timescale": TimescaleResource(db_url=product.db_url)}
+    with build_sensor_context(instance, definitions=definitions, resources=resources) as context:
+        tell_of_checks(context)
