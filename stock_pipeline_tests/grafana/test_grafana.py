@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,7 +17,7 @@ from stock_pipeline.bars.rollups import ROLLUPS, refresh
 from stock_pipeline.dashboards import Dashboard, dashboards, with_variables
 from stock_pipeline.database import apply_file
 from stock_pipeline.errors import SettingsError
-from stock_pipeline.local.grafana import grafana_command, grafana_environment
+from stock_pipeline.local.grafana import grafana_command
 from stock_pipeline.settings import Settings, load_settings
 from stock_pipeline_tests.conftest import eventually
 from stock_pipeline_tests.grafana.server import Grafana, grafana_server, page
@@ -75,6 +75,13 @@ def database(product: Settings) -> Iterator[psycopg.Connection]:
             connection.execute(f"DELETE FROM {table} WHERE symbol IN (%s, 'QUIET')", [SYMBOL])
 
 
+def command(settings: Settings) -> Sequence[str]:
+    found = grafana_command(settings)
+    if found is None:
+        pytest.skip("no Grafana: GRAFANA_HOME is not set, and there is no grafana on PATH")
+    return found
+
+
 @pytest.fixture(scope="module")
 def grafana(
     product: Settings,
@@ -82,11 +89,8 @@ def grafana(
     sent: tuple[str, list[dict[str, Any]]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Grafana]:
-    command = grafana_command(product)
-    if command is None:
-        pytest.skip("no Grafana: GRAFANA_HOME is not set, and there is no grafana on PATH")
     settings = product.model_copy(update={"alert_webhook_url": SecretStr(sent[0])})
-    with grafana_server(command, settings, tmp_path_factory.mktemp("grafana")) as server:
+    with grafana_server(command(product), settings, tmp_path_factory.mktemp("grafana")) as server:
         yield server
 
 
@@ -178,6 +182,13 @@ def make_every_fault(database: psycopg.Connection) -> None:
     database.execute("CREATE OR REPLACE VIEW database_size AS SELECT 51e9::float8 AS bytes, 50e9::float8 AS most")
 
 
+def clean_up(database: psycopg.Connection) -> None:
+    database.execute("DELETE FROM tick_data WHERE symbol = %s", [SYMBOL])
+    for table in ("service_heartbeat", "stream_stats", "asset_check_state"):
+        database.execute(f"DELETE FROM {table}")
+    apply_file(database, "views/170_alerts.sql")
+
+
 def test_every_alert_fires_when_its_fault_is_made_and_ends_with_it(
     grafana: Grafana, database: psycopg.Connection, sent: tuple[str, list[dict[str, Any]]]
 ):
@@ -190,10 +201,7 @@ def test_every_alert_fires_when_its_fault_is_made_and_ends_with_it(
         make_sound(database)
         eventually(lambda: set(states(grafana).values()) == {"inactive"}, 60)
     finally:
-        database.execute("DELETE FROM tick_data WHERE symbol = %s", [SYMBOL])
-        for table in ("service_heartbeat", "stream_stats", "asset_check_state"):
-            database.execute(f"DELETE FROM {table}")
-        apply_file(database, "views/170_alerts.sql")
+        clean_up(database)
 
 
 @pytest.fixture(scope="module")
@@ -237,13 +245,17 @@ def test_the_database_is_asked_as_the_reader(grafana: Grafana):
     assert grafana.query([target])["A"]["frames"][0]["data"]["values"] == [["stocks_reader"]]
 
 
-def test_without_a_webhook_alerts_go_nowhere():
-    settings = load_settings()
-    url = "https://hooks.slack.example/services/T0"
-    environment = grafana_environment(settings.model_copy(update={"alert_webhook_url": SecretStr(url)}))
-    assert environment["STOCK_PIPELINE_ALERTS_GO_TO"] == "webhook"
-    assert environment["STOCK_PIPELINE_ALERT_WEBHOOK_URL"] == url
-    assert grafana_environment(settings)["STOCK_PIPELINE_ALERTS_GO_TO"] == ""
+def test_without_a_webhook_alerts_are_seen_in_grafana_only(
+    product: Settings, database: psycopg.Connection, tmp_path: Path
+):
+    with grafana_server(command(product), product, tmp_path) as grafana:
+        try:
+            make_sound(database)
+            make_every_fault(database)
+            eventually(lambda: set(states(grafana).values()) == {"firing"}, 90)
+        finally:
+            clean_up(database)
+        assert grafana.complaints() == []
 
 
 def test_a_folder_that_is_no_grafana_is_named(tmp_path: Path):
