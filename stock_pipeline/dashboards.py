@@ -108,7 +108,7 @@ class Dashboard:
                 statement = sqlglot.parse_one(as_grafana_asks(query.text, now, now, variables), dialect="postgres")
             except (BadDashboard, sqlglot.ParseError) as error:
                 raise BadDashboard(f"{self.path}: {query.owner!r}: {first_line(error)}") from error
-            tables = {table.name for table in statement.find_all(exp.Table) if not table.db}
+            tables = {table.name for table in statement.find_all(exp.Table) if table.name and not table.db}
             names |= tables | {call.name for call in statement.find_all(exp.Anonymous)}
             names -= {part.alias for part in statement.find_all(exp.CTE)}
         return names
@@ -155,18 +155,21 @@ def as_grafana_asks(text: str, begin: datetime, end: datetime, variables: Mappin
     first, last = (f"'{time:%Y-%m-%dT%H:%M:%S.%fZ}'" for time in (begin, end))
     text = text.replace("$__timeFrom()", first).replace("$__timeTo()", last)
     text = re.sub(r"\$__timeFilter\((.*?)\)", rf"\1 BETWEEN {first} AND {last}", text)
-    text = with_variables(text, variables)
-    if unknown := re.search(r"\$\{?\w+", text):
-        raise BadDashboard(f"no variable and no macro: {unknown[0]}")
-    return text
+    for name in re.findall(r"\$\{?(\w+)", text):
+        if name not in variables:
+            raise BadDashboard(f"${name} is no variable and no macro")
+    return with_variables(text, variables)
 
 
 def with_variables(text: str, variables: Mapping[str, str]) -> str:
     """A statement with variables filled in, as the browser sends it."""
-    for name, value in variables.items():
-        quoted = "'" + value.replace("'", "''") + "'"
-        text = text.replace(f"${{{name}:sqlstring}}", quoted).replace(f"${name}", value)
-    return text
+
+    def value(found: re.Match[str]) -> str:
+        name = found["quoted"] or found["plain"]
+        known = variables.get(name, found[0])
+        return "'" + known.replace("'", "''") + "'" if found["quoted"] else known
+
+    return re.sub(r"\$\{(?P<quoted>\w+):sqlstring\}|\$(?P<plain>\w+)", value, text)
 
 
 def _ask(connection: psycopg.Connection[Any], text: str, variables: Mapping[str, str]) -> psycopg.Cursor[Any]:

@@ -207,7 +207,7 @@ BROKEN = {
     "a candle of text": ("    open,", "    open::text,", "OHLCV: $symbol, $interval", "column 'open' is of type text"),
     "no numbers": ("    volume\\nFROM", "    symbol\\nFROM", "Volume: $symbol, $interval", "no column with numbers"),
     "a lost override": ("AS minute", "AS since", "1-minute price volatility", "no column 'minute', which its options"),
-    "an unknown variable": (", $window)", ", $windows)", "Volatility: $symbol, $window bars", "s"),
+    "an unknown variable": (", $window)", ", $windows)", "Volatility: $symbol, $window bars", "$windows is no"),
 }
 
 
