@@ -1,7 +1,7 @@
 -- What the alert rules of Grafana ask for: a row for each thing that can be wrong, labels and one number.
 
--- Seconds since the newest trade of any symbol of a calendar that the producer subscribes to, in its market's sessions
--- from the first ten minutes on. A symbol that has never traded is not here: the check subscribed_symbols_trade finds it.
+-- Seconds since the newest trade of any symbol of a calendar that the producer subscribes to, while its market is open and
+-- was ten minutes ago. A symbol that has never traded is not here: the check subscribed_symbols_trade finds it.
 CREATE OR REPLACE VIEW feed_silence AS
 SELECT
     i.calendar,
@@ -19,13 +19,8 @@ LEFT JOIN LATERAL (
 ) AS newest ON TRUE
 WHERE
     producer.service = 'producer'
-    AND EXISTS (
-        SELECT FROM market_session AS s
-        WHERE
-            s.calendar = i.calendar
-            AND s.closes > now()
-            AND s.opens < now() - INTERVAL '10 minutes'
-    )
+    AND is_open(i.calendar, now())
+    AND is_open(i.calendar, now() - INTERVAL '10 minutes')
 GROUP BY i.calendar;
 
 -- Seconds since the newest heartbeat of the producer and the streams.
