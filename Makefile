@@ -24,13 +24,13 @@ run: setup ## Everything in the foreground; Ctrl-C stops it
 
 test: setup ## All tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	@$(BIN)/dagster definitions validate --workspace workspace.yaml --log-level warning
+	@$(BIN)/dagster definitions validate --log-level warning
 	@$(BIN)/python -m pytest
 
 test-unit: setup ## Tests that need no service
 	@$(BIN)/python -m pytest -m "not stack"
 
-up start: setup ## Kafka and TimescaleDB in the background
+up start: setup ## Kafka and TimescaleDB in the background; all, in containers, with STACK=docker
 	@$(SP) up
 
 down stop: setup ## Stop everything

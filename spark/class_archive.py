@@ -40,11 +40,12 @@ BATCHES = 3
 def archive_path() -> Path:
     """Where the archive for this Java and these jars lies, or would.
 
-    The JVM refuses an archive when one file of its class path was written anew, be it with the same content.
+    The JVM refuses an archive when one file of its class path was written anew, be it with the same content. It
+    compares whole seconds, and the layers of a container image keep no more.
     """
     java = find_java().resolve()
     files = [java, *sorted(jars().glob("spark/*.jar")), *sorted(Path(pyspark.__file__).parent.glob("jars/*.jar"))]
-    key = json.dumps([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    key = json.dumps([(str(file), file.stat().st_size, int(file.stat().st_mtime)) for file in files])
     return Path(sys.prefix) / f"{PREFIX}{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsa"
 
 

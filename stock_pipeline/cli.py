@@ -73,34 +73,45 @@ def run() -> None:
 
 @command
 def up(embedded: Annotated[bool, typer.Option(help="whatever the setting `stack` says")] = False) -> None:
-    """Start Kafka and TimescaleDB in the background and create topics and tables."""
-    from stock_pipeline.local.stack import components
-    from stock_pipeline.local.stack import up as start
+    """Start Kafka and TimescaleDB in the background, or all containers; create topics and tables."""
+    from stock_pipeline.local import docker, stack
 
     settings = _embedded(load_settings()) if embedded else load_settings()
-    started = start(settings)
-    for part in components(settings):
-        host, port = part.address
-        print(f"{part.name} is up{'' if started[part.name] else ' already'} at {host}:{port}")
+    if settings.stack == "docker":
+        docker.up(settings)
+    elif settings.stack == "external":
+        stack.create_topics_and_tables(settings)
+        print(f"topic {settings.kafka_topic} and database {settings.db_name} are ready")
+    else:
+        started = stack.up(settings)
+        for part in stack.components(settings):
+            host, port = part.address
+            print(f"{part.name} is up{'' if started[part.name] else ' already'} at {host}:{port}")
 
 
 @command
-def down(wipe: Annotated[bool, typer.Option("--wipe", help="delete all data under home")] = False) -> None:
-    """Stop everything of this home: `run`, services, Kafka, TimescaleDB."""
-    from stock_pipeline.local.stack import down as stop
+def down(wipe: Annotated[bool, typer.Option("--wipe", help="delete all data")] = False) -> None:
+    """Stop everything of this home: `run`, services, Kafka, TimescaleDB; or all containers."""
+    from stock_pipeline.local import docker, stack
 
-    stopped = stop(_embedded(load_settings()), wipe)
+    settings = load_settings()
+    if settings.stack == "docker":
+        return docker.down(settings, wipe)
+    stopped = stack.down(_embedded(settings), wipe)
     print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
     if wipe:
-        print(f"deleted {load_settings().home}")
+        print(f"deleted {settings.home}")
 
 
 @command
 def status(as_json: Annotated[bool, typer.Option("--json", help="a list of objects")] = False) -> None:
-    """Show state, address, version and process id of each part."""
-    from stock_pipeline.local.stack import status as states
+    """Show state, address, version and process id of each part; of containers, what Docker says."""
+    from stock_pipeline.local import docker, stack
 
-    lines = list(states(load_settings()))
+    settings = load_settings()
+    if settings.stack == "docker":
+        return docker.status(settings, as_json)
+    lines = list(stack.status(settings))
     if as_json:
         print(json.dumps([line.model_dump() for line in lines], indent=2))
         return
@@ -113,9 +124,13 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="a list of objec
 @command
 def logs(name: str, lines: Annotated[int, typer.Option(min=1, help="how many of the last lines")] = 50) -> None:
     """Print the end of a log: kafka, timescaledb, producer, tick-stream, …"""
+    from stock_pipeline.local import docker
     from stock_pipeline.services.processes import last_lines
 
-    folder = load_settings().home / "logs"
+    settings = load_settings()
+    if settings.stack == "docker":
+        return docker.logs(settings, name, lines)
+    folder = settings.home / "logs"
     known = sorted(path.stem for path in folder.glob("*.log"))
     if name not in known:
         raise StockPipelineError(f"no log of {name!r} in {folder}; there are: {', '.join(known) or 'none'}")
@@ -138,6 +153,7 @@ def simulate(
     speed: Annotated[float, typer.Option(min=0.001, help="times as fast as recorded")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="end after one replay")] = False,
     original_times: Annotated[bool, typer.Option("--original-times", help="do not move times to now")] = False,
+    host: Annotated[str, typer.Option(help="0.0.0.0: for other machines, too")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="default: simulator_port")] = None,
 ) -> None:
     """Serve recorded trades by Finnhub's WebSocket protocol."""
@@ -152,7 +168,7 @@ def simulate(
         once=once,
         original_times=original_times,
     )
-    simulator.simulate(settings, replay, port or settings.simulator_port)
+    simulator.simulate(settings, replay, host, port or settings.simulator_port)
 
 
 @command

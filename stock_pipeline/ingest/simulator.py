@@ -296,9 +296,9 @@ class Simulator:
         yield waiting
 
 
-def simulate(settings: Settings, replay: Replay, port: int) -> None:
+def simulate(settings: Settings, replay: Replay, host: str, port: int) -> None:
     """Run the simulator until SIGTERM or SIGINT, or until the end of a replay that runs once."""
 
     name = "simulator" if port == settings.simulator_port else f"simulator-{port}"
     with Service(name, settings, in_database=False) as service:
-        asyncio.run(Simulator(replay, service).serve_until_stopped("127.0.0.1", port))
+        asyncio.run(Simulator(replay, service).serve_until_stopped(host, port))

@@ -20,16 +20,17 @@ from stock_pipeline.errors import PortTaken, StockPipelineError
 from stock_pipeline.local.component import Component, free_port, is_port_free
 from stock_pipeline.local.grafana import WHERE_TO_GET_IT, grafana_command, grafana_environment
 from stock_pipeline.local.stack import RUN, RUN_PROCESSES, check_is_embedded, components, down, up
-from stock_pipeline.services.lock import hold, is_held
-from stock_pipeline.services.processes import ProcessRecord, spawn, wait_until
+from stock_pipeline.services.lock import hold
+from stock_pipeline.services.processes import ProcessRecord, spawn
 from stock_pipeline.services.service import ServiceName, lock_path, record_path
 from stock_pipeline.services.supervisor import (
     COMMANDS,
-    STOP_PATIENCE,
     held_path,
     is_running,
     log_path,
     start_service,
+    stop_services,
+    terminate,
 )
 from stock_pipeline.settings import Settings
 
@@ -237,20 +238,6 @@ def _check_ports(settings: Settings) -> None:
 
 def _stop_everything(settings: Settings) -> None:
     """The daemon first, so that nothing is started again; then the services, whose runs end with them."""
-    _terminate(settings, "daemon")
-    services = [name for name in COMMANDS if is_running(settings, name)]
-    workers = [threading.Thread(target=_terminate, args=(settings, name)) for name in services]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    locks = [lock_path(settings, f"{name}-supervisor") for name in services]
-    if not wait_until(lambda: not any(is_held(lock) for lock in locks), patience=15):
-        log.warning("a Dagster run did not end with its service; the next start will mark it as failed")
+    terminate(settings, "daemon")
+    stop_services(settings)
     down(settings, keep_run=True)
-
-
-def _terminate(settings: Settings, name: str) -> None:
-    record = ProcessRecord.read(record_path(settings, name))
-    if record is not None:
-        record.terminate(STOP_PATIENCE)

@@ -46,8 +46,8 @@ def components(settings: Settings) -> Sequence[Component]:
 def check_is_embedded(settings: Settings) -> None:
     if settings.stack != "embedded":
         raise SettingsError(
-            f"stack is {settings.stack}: Kafka and TimescaleDB are started by others; set STACK=embedded, or pass "
-            "--embedded, to start them here"
+            f"stack is {settings.stack}: Kafka and TimescaleDB are started by others; set STACK=embedded to start them "
+            "here"
         )
 
 
@@ -66,10 +66,16 @@ def up(settings: Settings) -> dict[str, bool]:
         parts = components(settings)
         started = [pool.submit(part.start) for part in parts]
         result = {part.name: future.result() for part, future in zip(parts, started, strict=True)}
+        create_topics_and_tables(settings)
+    return result
+
+
+def create_topics_and_tables(settings: Settings) -> None:
+    """Create at once, in servers that run, what is missing there."""
+    with ThreadPoolExecutor() as pool:
         tables = pool.submit(init_db, settings)
         ensure_topics(settings)
         tables.result()
-    return result
 
 
 def down(settings: Settings, wipe: bool = False, keep_run: bool = False) -> list[str]:
@@ -95,8 +101,8 @@ def down(settings: Settings, wipe: bool = False, keep_run: bool = False) -> list
 
 
 def status(settings: Settings) -> Iterator[Status]:
-    """State of every part: the stack, Dagster's processes and Grafana, the services."""
-    for part in components(settings):
+    """State of every part: the embedded stack, Dagster's processes and Grafana, the services."""
+    for part in components(settings) if settings.stack == "embedded" else ():
         record = part.record()
         state = "stopped" if record is None else "healthy" if part.is_healthy() else "unhealthy"
         yield _status(part.name, state, record)

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import psutil
 
 from stock_pipeline.errors import ServiceDied, ServiceStalled
 from stock_pipeline.services.lock import is_held
-from stock_pipeline.services.processes import last_lines, spawn
+from stock_pipeline.services.processes import ProcessRecord, last_lines, spawn, wait_until
 from stock_pipeline.services.service import Heartbeat, ServiceName, lock_path, record_path, run_folder
 from stock_pipeline.settings import Settings
 
@@ -29,6 +30,9 @@ WORK_PATIENCE = 60.0
 
 STOP_PATIENCE = 30.0
 """Seconds that a process has to end its work after SIGTERM."""
+
+RUN_PATIENCE = 15.0
+"""Seconds from the end of a service to that of the Dagster run that supervises it."""
 
 COMMANDS: dict[ServiceName, Sequence[str]] = {
     "producer": ("produce",),
@@ -51,6 +55,26 @@ def held_path(settings: Settings, name: str) -> Path:
 def start_service(settings: Settings, name: ServiceName) -> subprocess.Popen[bytes]:
     """Start the process of a service, in a session of its own."""
     return spawn([sys.executable, "-m", "stock_pipeline", *COMMANDS[name]], log_path(settings, name))
+
+
+def stop_services(settings: Settings) -> None:
+    """Stop all services that run, at once; the Dagster runs that supervise them end with them."""
+    services = [name for name in COMMANDS if is_running(settings, name)]
+    workers = [threading.Thread(target=terminate, args=(settings, name)) for name in services]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    locks = [lock_path(settings, f"{name}-supervisor") for name in services]
+    if not wait_until(lambda: not any(is_held(lock) for lock in locks), RUN_PATIENCE):
+        log.warning("a Dagster run did not end with its service; the next start will mark it as failed")
+
+
+def terminate(settings: Settings, name: str) -> None:
+    """Ask a recorded process to end; kill it where it does not."""
+    record = ProcessRecord.read(record_path(settings, name))
+    if record is not None:
+        record.terminate(STOP_PATIENCE)
 
 
 def is_running(settings: Settings, name: str) -> bool:

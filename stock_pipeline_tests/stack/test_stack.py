@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from stock_pipeline_tests.conftest import Stack
 
@@ -93,9 +94,22 @@ def test_a_missing_java_is_told_with_the_command_that_installs_it(own: Stack, tm
 
 
 def test_the_stack_of_others_is_not_started(own: Stack):
-    done = own.command("up", STACK="external")
+    done = own.command("run", STACK="external")
     assert done.returncode == 1
     assert "STACK=embedded" in done.stderr
+
+
+def test_topics_and_tables_are_created_in_the_stack_of_others(stack: Stack):
+    password = json.loads((stack.home / "credentials.json").read_text())["owner"]
+    external = {"STACK": "external", "DB_PASSWORD": password, "KAFKA_TOPIC": "of-others"}
+    done = stack.command("up", **external)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "topic of-others and database stocks are ready\n"
+    topics = AdminClient({"bootstrap.servers": stack.kafka}).list_topics(timeout=10).topics
+    assert len(topics["of-others"].partitions) == 4
+    assert {"kafka", "timescaledb"}.isdisjoint(
+        line["name"] for line in json.loads(stack.command("status", "--json", **external).stdout)
+    )
 
 
 def test_a_log_that_is_not_there(stack: Stack):
