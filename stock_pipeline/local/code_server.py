@@ -1,10 +1,9 @@
-"""The code server of a container, whose services end before the container does.
+"""The code server of a container, and the services, which start before it and end before the container does.
 
     python -m stock_pipeline.local.code_server dagster api grpc …
 
-Only the first process of a container is told that it ends; the others are killed. Producer and streams, which Dagster's
-runs start in sessions of their own, have to be stopped by it. A code server that dies is started again, and the
-services, and the runs that supervise them, go on meanwhile.
+Only the first process of a container is told that it ends; the others are killed. Producer and streams, in sessions of
+their own, have to be stopped by it. A code server that dies is started again; the services go on meanwhile.
 """
 
 import logging
@@ -18,7 +17,7 @@ from stock_pipeline import __version__
 from stock_pipeline.logs import configure_logging
 from stock_pipeline.services.processes import ProcessRecord
 from stock_pipeline.services.service import record_path
-from stock_pipeline.services.supervisor import stop_services, terminate
+from stock_pipeline.services.supervisor import start_services, stop_services, terminate
 from stock_pipeline.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -33,10 +32,11 @@ PAUSE = 5.0
 
 
 def run_until_stopped(settings: Settings, command: Sequence[str]) -> None:
-    """Keep the code server running until SIGTERM or SIGINT; then stop the services and it."""
+    """Start the services and keep the code server running until SIGTERM or SIGINT; then stop all."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    start_services(settings)
     while not stop.is_set():
         server = subprocess.Popen(command)
         ProcessRecord.of(NAME, server.pid, __version__).write(record_path(settings, NAME))

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from stock_pipeline import PROJECT_ROOT
 from stock_pipeline.errors import InstallError, StartError
-from stock_pipeline.local.run import SERVICES
+from stock_pipeline.services.supervisor import SERVICES
 from stock_pipeline.settings import Settings
 
 ENV_FILE = PROJECT_ROOT / ".env"

@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import sysconfig
 import threading
@@ -22,13 +21,12 @@ from stock_pipeline.local.grafana import WHERE_TO_GET_IT, grafana_command, grafa
 from stock_pipeline.local.stack import RUN, RUN_PROCESSES, check_is_embedded, components, down, up
 from stock_pipeline.services.lock import hold
 from stock_pipeline.services.processes import ProcessRecord, spawn
-from stock_pipeline.services.service import ServiceName, lock_path, record_path
+from stock_pipeline.services.service import lock_path, record_path
 from stock_pipeline.services.supervisor import (
     COMMANDS,
-    held_path,
-    is_running,
     log_path,
-    start_service,
+    reap,
+    start_services,
     stop_services,
     terminate,
 )
@@ -44,9 +42,6 @@ MAX_PAUSE = 30.0
 
 SETTLED_AFTER = 60.0
 """A process that lived this many seconds is started again at once when it dies."""
-
-SERVICES: tuple[ServiceName, ...] = ("ohlcv-stream", "tick-stream", "producer")
-"""What Dagster supervises, the slowest to start first."""
 
 HOST = "127.0.0.1"
 
@@ -79,7 +74,7 @@ class Supervised:
             log.warning("%s died and starts again in %.0f s; see %s", self.name, pause, log_path(settings, self.name))
         if now >= self._next_start:
             process = spawn(self.command, log_path(settings, self.name), self.environment, cwd=PROJECT_ROOT)
-            _reap(process)
+            reap(process)
             self.record = ProcessRecord.of(self.name, process.pid, __version__, self.address)
             self.record.write(record_path(settings, self.name))
             self._started = now
@@ -163,20 +158,8 @@ def run_everything(settings: Settings) -> None:
     log.info("stopped")
 
 
-def _start_services(settings: Settings) -> None:
-    """Start the services before Dagster, which takes longer to start than they do and then attaches to them."""
-    for name in SERVICES:
-        if not held_path(settings, name).exists() and not is_running(settings, name):
-            _reap(start_service(settings, name))
-
-
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a child in the background: one that is not waited for would stay as a zombie and look alive."""
-    threading.Thread(target=process.wait, daemon=True).start()
-
-
 def _supervise(settings: Settings, stop: threading.Event) -> None:
-    _start_services(settings)
+    start_services(settings)
     managed = processes(settings)
     for process in managed:
         process.keep_running(settings)

@@ -41,6 +41,9 @@ COMMANDS: dict[ServiceName, Sequence[str]] = {
     "simulator": ("simulate",),
 }
 
+SERVICES: tuple[ServiceName, ...] = ("ohlcv-stream", "tick-stream", "producer")
+"""What Dagster supervises, the slowest to start first."""
+
 
 def read_heartbeat(settings: Settings, name: str) -> Heartbeat | None:
     """The newest heartbeat of a service, whether it lives or not."""
@@ -55,6 +58,18 @@ def held_path(settings: Settings, name: str) -> Path:
 def start_service(settings: Settings, name: ServiceName) -> subprocess.Popen[bytes]:
     """Start the process of a service, in a session of its own."""
     return spawn([sys.executable, "-m", "stock_pipeline", *COMMANDS[name]], log_path(settings, name))
+
+
+def start_services(settings: Settings) -> None:
+    """Start the services before Dagster, which takes longer to start than they do and then attaches to them."""
+    for name in SERVICES:
+        if not held_path(settings, name).exists() and not is_running(settings, name):
+            reap(start_service(settings, name))
+
+
+def reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a child in the background: one that is not waited for would stay as a zombie and look alive."""
+    threading.Thread(target=process.wait, daemon=True).start()
 
 
 def stop_services(settings: Settings) -> None:

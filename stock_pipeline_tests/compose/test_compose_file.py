@@ -20,6 +20,8 @@ from stock_pipeline_tests.compose.compose_file import PATH, SECRETS, VARIABLE, e
 
 SERVICES = compose_file.load()
 
+CLUSTER = ("SPARK_WORKERS", "SPARK_CORES_PER_STREAM")
+
 MEGABYTES = {"m": 1, "g": 1024}
 
 LAPTOP_MEGABYTES = 8 * 1024
@@ -66,7 +68,7 @@ def test_every_port_is_open_to_this_machine_only(name: str):
 
 def test_workers_can_be_many():
     worker = SERVICES["spark-worker"]
-    assert worker["scale"] == 2
+    assert worker["scale"] == "2"
     assert "container_name" not in worker and "ports" not in worker
 
 
@@ -83,14 +85,14 @@ def test_no_secret_has_a_value_here(name: str):
 def test_every_variable_is_a_secret_that_is_generated_or_a_setting_that_is_passed_on():
     variables = {found["name"] for found in VARIABLE.finditer(PATH.read_text())}
     assert set(SECRETS) == set(GENERATED)
-    assert variables == {*GENERATED, *(name.upper() for name in PASSED_ON), "SPARK_CORES_PER_STREAM"}
+    assert variables == {*GENERATED, *(name.upper() for name in PASSED_ON), *CLUSTER}
 
 
 def test_limits_fit_a_laptop():
     """Everything that runs for long, the simulator too; the one-shot ends before the rest starts."""
     running = [service for name, service in SERVICES.items() if name not in one_shots(SERVICES)]
     memory = [int(service["mem_limit"][:-1]) * MEGABYTES[service["mem_limit"][-1]] for service in running]
-    scales = [service.get("scale", 1) for service in running]
+    scales = [int(service.get("scale", 1)) for service in running]
     assert sum(scale * limit for scale, limit in zip(scales, memory, strict=True)) <= LAPTOP_MEGABYTES
     assert sum(scale * service["cpus"] for scale, service in zip(scales, running, strict=True)) <= LAPTOP_PROCESSORS
 

@@ -27,8 +27,7 @@ from dagster._core.storage.tags import (
 from stock_pipeline.alerts import Incidents, brief, post
 from stock_pipeline.defs.quality.evaluations import newest_evaluations
 from stock_pipeline.errors import first_line
-from stock_pipeline.local.run import SERVICES
-from stock_pipeline.services.supervisor import held_path, log_path, read_heartbeat
+from stock_pipeline.services.supervisor import SERVICES, held_path, log_path, read_heartbeat
 from stock_pipeline.settings import Settings, load_settings
 
 SILENCE = timedelta(seconds=90)
