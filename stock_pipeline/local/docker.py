@@ -26,6 +26,7 @@ PASSED_ON = (
     "kafka_retention_days",
     "bar_eligibility",
     "alert_webhook_url",
+    "db_size_alert_gb",
     "webserver_port",
     "grafana_port",
 )
