@@ -79,7 +79,7 @@ def test_no_secret_has_a_value_here(name: str):
         if variable.endswith("PASSWORD"):
             assert re.fullmatch(r"\$\{\w+:\?run make up .*\}", value), variable
         if variable.endswith(("TOKEN", "WEBHOOK_URL")):
-            assert re.fullmatch(r"\$\{\w+:-\}", value), variable
+            assert re.fullmatch(r"\$\{\w+:-(http://localhost)?\}", value), variable
 
 
 def test_every_variable_is_a_secret_that_is_generated_or_a_setting_that_is_passed_on():

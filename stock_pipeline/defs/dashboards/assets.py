@@ -27,6 +27,7 @@ OF_FUNCTIONS = {
 ASSETS = {
     "tick_data",
     "ohlcv_data",
+    "instrument",
     "volatility_1m",
     *OPERATIONS,
     *(a for assets in OF_FUNCTIONS.values() for a in assets),
