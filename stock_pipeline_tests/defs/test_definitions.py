@@ -34,7 +34,15 @@ PARENTS = {
         *("volatility_1m", "volatility_30", "volatility_60", "volatility_1440", "vwap_bands"),
     },
     "pipeline_health_dashboard": {
-        *("ohlcv_data", "asset_check_state", "feed_gap", "ohlcv_restatement", "service_heartbeat", "stream_stats"),
+        *(
+            "ohlcv_data",
+            "ohlcv_15m",
+            "asset_check_state",
+            "feed_gap",
+            "ohlcv_restatement",
+            "service_heartbeat",
+            "stream_stats",
+        ),
     },
 }
 
