@@ -112,10 +112,13 @@ class Containers:
 
 
 def places(stack: Stack, folder: Path) -> dict[str, str]:
-    """For hosts, ports and paths of containers, those of this machine."""
+    """For hosts, ports and paths of containers, as patterns, those of this machine; so is workspace.yaml written."""
     kafka = stack.kafka.rpartition(":")[2]
-    (folder / "workspace.yaml").write_text((PROJECT_ROOT / "workspace.yaml").read_text())
-    found = {
+    code, *others = (str(free_port()) for _ in range(5))
+    workspace = (PROJECT_ROOT / "workspace.yaml").read_text().replace("code-server", LOCALHOST).replace("4000", code)
+    (folder / "workspace.yaml").write_text(workspace)
+    ports = (r"\b9093\b", r"\b9094\b", r"\b7077\b", r"\b3001\b")
+    return {
         "/var/lib/stock_pipeline": str(stack.home),
         "/var/lib/kafka": str(stack.home / "kafka"),
         "/opt/stock_pipeline": str(PROJECT_ROOT),
@@ -127,9 +130,8 @@ def places(stack: Stack, folder: Path) -> dict[str, str]:
         "(?<=HOST: )timescaledb|(?<=HOSTNAME: )code-server": LOCALHOST,
         r"\b9092\b": kafka,
         r"\b5432\b": str(stack.database_port),
+        r"\b4000\b": code,
+        r"\b8765\b": stack.environment["SIMULATOR_PORT"],
+        MASTER_PAGES: str(free_port()),
+        **dict(zip(ports, others, strict=True)),
     }
-    found |= {port: str(free_port()) for port in (*map(r"\b{}\b".format, (9093, 9094, 7077, 4000, 3001)), MASTER_PAGES)}
-    found[r"\b8765\b"] = stack.environment["SIMULATOR_PORT"]
-    text = (folder / "workspace.yaml").read_text().replace("code-server", LOCALHOST)
-    (folder / "workspace.yaml").write_text(text.replace("4000", found[r"\b4000\b"]))
-    return found
