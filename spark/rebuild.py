@@ -15,7 +15,7 @@ from spark.sinks import stage_bars, stage_ticks
 from spark.trades import explode_trades, read_records
 from stock_pipeline.bars.minutes import whole_minutes
 from stock_pipeline.bars.restatement import say_cause
-from stock_pipeline.database import fetch_value, load_sql
+from stock_pipeline.database import ANY_NUMBER_OF_ROWS, fetch_value, load_sql
 from stock_pipeline.errors import AlreadyRunning, BadRange, UnknownSymbol
 from stock_pipeline.ingest.topics import offset_ranges, offset_received_since, received_at, topic_id
 from stock_pipeline.ingest.trade import MAX_AHEAD
@@ -59,7 +59,8 @@ def rebuild(
     """
     begin, end = whole_minutes(begin, end)
     portable = settings.with_passwords()
-    with psycopg.connect(settings.conninfo("writer"), autocommit=True) as connection:
+    conninfo = settings.conninfo("writer")
+    with psycopg.connect(conninfo, autocommit=True, options=ANY_NUMBER_OF_ROWS) as connection:
         if not fetch_value(connection, "queries/try_rebuild_lock.sql"):
             raise AlreadyRunning("another rebuild is running: wait for its end, one at a time")
         _check_symbol(connection, symbol)

@@ -23,7 +23,7 @@ from pgpq import ArrowToPostgresBinaryEncoder
 from pyspark.sql import DataFrame, Row
 
 from stock_pipeline.bars.restatement import say_cause
-from stock_pipeline.database import fetch_value, load_sql, until_available
+from stock_pipeline.database import ANY_NUMBER_OF_ROWS, fetch_value, load_sql, until_available
 from stock_pipeline.ingest.topics import client_settings
 from stock_pipeline.ingest.trade import Trade, encode
 from stock_pipeline.market.instruments import instrument
@@ -126,7 +126,7 @@ def _report(receipts: pa.ChunkedArray, rejected: int) -> pa.RecordBatch:
 @lru_cache(maxsize=1)
 def _connection(conninfo: str) -> psycopg.Connection:
     # What a stream writes is no restatement, unless it says so.
-    return psycopg.connect(conninfo, options="-c stock_pipeline.cause=build")
+    return psycopg.connect(conninfo, options=f"-c stock_pipeline.cause=build {ANY_NUMBER_OF_ROWS}")
 
 
 def _in_transaction(settings: Settings, work: Callable[[psycopg.Connection], T]) -> T:

@@ -24,6 +24,11 @@ DAGSTER_DATABASE = "dagster"
 
 RIGHTS = "schema/900_rights.sql"
 
+ANY_NUMBER_OF_ROWS = "-c timescaledb.max_tuples_decompressed_per_dml_transaction=0"
+"""Option of a connection that may turn any number of rows of the columnstore back into rows in a transaction:
+TimescaleDB's limit of 100,000 is for what a person does by mistake. The Apache edition has no such rows.
+"""
+
 SESSIONS_AHEAD = timedelta(days=300)
 """Market sessions that end sooner than this are asked for anew; exchange_calendars knows a year."""
 

@@ -144,3 +144,35 @@ AS $$
             FROM stream_position AS p
         )
 $$;
+
+-- Bars become final when nothing is left that could change them in the ordinary way; gives how many did. Minute by minute
+-- and with their symbols: of bars that are stored as columns, an update turns back into rows whatever its own condition on
+-- time and symbol does not exclude.
+CREATE OR REPLACE FUNCTION finalise_bars()
+RETURNS BIGINT
+LANGUAGE plpgsql
+SET search_path = public, pg_temp
+SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    minute RECORD;
+    in_minute BIGINT;
+    finalised BIGINT := 0;
+BEGIN
+    FOR minute IN
+        SELECT
+            "timestamp",
+            array_agg(symbol) AS symbols
+        FROM ohlcv_data
+        WHERE NOT is_final AND "timestamp" <= (SELECT final_until() - INTERVAL '1 minute')
+        GROUP BY "timestamp"
+        ORDER BY "timestamp"
+    LOOP
+        UPDATE ohlcv_data SET is_final = TRUE
+        WHERE NOT is_final AND "timestamp" = minute."timestamp" AND symbol = ANY(minute.symbols);
+        GET DIAGNOSTICS in_minute = ROW_COUNT;
+        finalised := finalised + in_minute;
+    END LOOP;
+    RETURN finalised;
+END
+$$;

@@ -51,3 +51,80 @@ AS $$
     ) AS overlap
     CROSS JOIN LATERAL unnest(overlap.parts) AS part
 $$;
+
+-- Tells the bars of gaps how many seconds of their minute the feed was away; gives how many bars have changed. Bar by bar:
+-- of bars that are stored as columns, an update turns back into rows whatever its own condition on time and symbol does
+-- not exclude.
+CREATE OR REPLACE FUNCTION mark_gaps()
+RETURNS BIGINT
+LANGUAGE plpgsql
+SET search_path = public, pg_temp
+AS $$
+DECLARE
+    due RECORD;
+    changed BIGINT := 0;
+BEGIN
+    FOR due IN
+        WITH candidate AS (
+            -- Bars of gaps that are new or have changed,
+            SELECT
+                bar."timestamp",
+                bar.symbol,
+                bar.gap_seconds
+            FROM feed_gap AS gap
+            INNER JOIN ohlcv_data AS bar
+                ON
+                    bar."timestamp" > gap.started - INTERVAL '1 minute'
+                    AND bar."timestamp" < coalesce(gap.ended, now())
+                    AND (gap.symbol IS NULL OR gap.symbol = bar.symbol)
+            WHERE NOT gap.is_marked
+            UNION
+            -- and bars that are newer than their gaps were marked.
+            SELECT
+                bar."timestamp",
+                bar.symbol,
+                bar.gap_seconds
+            FROM ohlcv_data AS bar
+            WHERE
+                NOT bar.is_final
+                AND (
+                    bar.gap_seconds > 0
+                    OR EXISTS (
+                        SELECT FROM feed_gap AS gap
+                        WHERE
+                            gap.started < bar."timestamp" + INTERVAL '1 minute'
+                            AND coalesce(gap.ended, now()) > bar."timestamp"
+                            AND (gap.symbol IS NULL OR gap.symbol = bar.symbol)
+                    )
+                )
+        ),
+
+        away AS (
+            SELECT
+                "timestamp",
+                symbol,
+                gap_seconds,
+                seconds_away(symbol, "timestamp", "timestamp" + INTERVAL '1 minute') AS seconds
+            FROM candidate
+        ),
+
+        marked AS (
+            UPDATE feed_gap SET is_marked = TRUE
+            WHERE NOT is_marked AND ended IS NOT NULL
+        )
+
+        SELECT
+            "timestamp",
+            symbol,
+            seconds
+        FROM away
+        WHERE gap_seconds <> seconds
+        ORDER BY "timestamp", symbol
+    LOOP
+        UPDATE ohlcv_data SET gap_seconds = due.seconds
+        WHERE "timestamp" = due."timestamp" AND symbol = due.symbol;
+        changed := changed + 1;
+    END LOOP;
+    RETURN changed;
+END
+$$;

@@ -9,7 +9,7 @@ from typing import Literal
 
 import psycopg
 
-from stock_pipeline.database import load_sql
+from stock_pipeline.database import ANY_NUMBER_OF_ROWS, fetch_value, load_sql
 from stock_pipeline.errors import first_line
 from stock_pipeline.settings import Settings
 
@@ -43,13 +43,14 @@ def settle_bars(settings: Settings) -> Counter[str]:
     done: Counter[str] = Counter()
     deadline = time.monotonic() + BUDGET
     try:
-        with psycopg.connect(settings.conninfo("writer"), autocommit=True) as connection:
+        conninfo = settings.conninfo("writer")
+        with psycopg.connect(conninfo, autocommit=True, options=ANY_NUMBER_OF_ROWS) as connection:
             while (compared := _restate_late(connection, settings, done)) == AT_ONCE and time.monotonic() < deadline:
                 log.info("%d late minutes compared with their ticks, more wait", compared)
             connection.execute(load_sql("queries/mark_gaps_of_rollups.sql"))
-            done["marked"] = connection.execute(load_sql("queries/mark_gaps.sql")).rowcount
+            done["marked"] = fetch_value(connection, "queries/mark_gaps.sql")
             done["suspected"] = connection.execute(load_sql("queries/find_suspected_duplicates.sql")).rowcount
-            done["final"] = connection.execute(load_sql("queries/finalise_bars.sql")).rowcount
+            done["final"] = fetch_value(connection, "queries/finalise_bars.sql")
     except psycopg.OperationalError as error:
         log.warning("bars are settled later, the database is away: %s", first_line(error))
     return done
