@@ -80,6 +80,7 @@ def init_db(settings: Settings) -> None:
             connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
             for role in ROLE_NAMES:
                 _create_role(connection, settings, role)
+            _say_tick_retention(connection, settings)
             for name in schema_files():
                 connection.execute(load_sql(name))
             limit = {"database_bytes": settings.db_size_alert_gb * 1e9}
@@ -101,6 +102,12 @@ def apply_file(connection: psycopg.Connection[Any], name: str) -> None:
 def _one_at_a_time(connection: psycopg.Connection[Any]) -> None:
     # Two at once would both create what is missing.
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('stock_pipeline.init_db'))")
+
+
+def _say_tick_retention(connection: psycopg.Connection, settings: Settings) -> None:
+    """For schema/016_tick_retention_job.sql."""
+    days = str(settings.tick_retention_days)
+    connection.execute("SELECT set_config('stock_pipeline.tick_retention_days', %s, TRUE)", [days])
 
 
 def _refresh_market_sessions(connection: psycopg.Connection) -> None:

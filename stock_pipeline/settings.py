@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     db_password: SecretStr | None = Field(None, description="the owner's; generated for the embedded stack")
     db_writer_password: SecretStr | None = Field(None, description="of stocks_writer; generated for the embedded stack")
     db_reader_password: SecretStr | None = Field(None, description="of stocks_reader; generated for the embedded stack")
+    tick_retention_days: int = Field(90, ge=1, le=36_500, description="how long tick_data keeps trades")
     spark_master: str = Field("local[2]", description="local[N] or spark://host:port")
     bar_eligibility: Literal["consolidated", "all"] = Field(
         "consolidated", description="which trades make bars: those that trade_condition lets, or all"

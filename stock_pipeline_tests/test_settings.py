@@ -74,6 +74,7 @@ def test_the_token_is_not_printed(monkeypatch: pytest.MonkeyPatch):
         ('{"db_url": "postgresql://user:pw@x/y"}', "db_user"),
         ('{"kafka_bootstrap_servers": "localhost"}', "kafka_bootstrap_servers"),
         ('{"webserver_port": "many"}', "webserver_port"),
+        ('{"tick_retention_days": 0}', "tick_retention_days"),
         ('{"stack": "kubernetes"}', "stack"),
         ("{", "config.json"),
     ],

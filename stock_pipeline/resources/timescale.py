@@ -34,6 +34,12 @@ class TimescaleResource(ConfigurableResource[None]):
         with self.connect() as connection:
             return connection.execute(load_sql(statement), values).fetchall()
 
+    def is_community_edition(self) -> bool:
+        """Whether TimescaleDB has columnstore, continuous aggregates and jobs; its Apache edition has none of them."""
+        with self.connect() as connection:
+            row = connection.execute("SELECT current_setting('timescaledb.license') AS license").fetchone()
+        return row == {"license": "timescale"}
+
     def is_reachable(self) -> bool:
         try:
             with self.connect():
