@@ -48,10 +48,10 @@ PARENTS = {
 
 JOBS = {
     *("producer", "tick_stream", "ohlcv_stream"),
-    *("rollups", "live_checks", "table_checks", "delete_old_runs"),
+    *("rollups", "live_checks", "table_checks", "delete_old_runs", "drop_old_ticks"),
 }
 
-SCHEDULES = {"check_live", "check_tables", "delete_old_runs_hourly", "refresh_rollups"}
+SCHEDULES = {"check_live", "check_tables", "delete_old_runs_hourly", "drop_old_ticks_daily", "refresh_rollups"}
 
 SENSORS = {
     *("alert", "automation", "tell_of_checks"),
@@ -69,7 +69,7 @@ CHECKS = {
         *("prices_are_positive", "keys_are_unique", "symbols_are_there", "clocks_agree", "subscribed_symbols_trade"),
         *("conditions_are_known", "stream_keeps_up"),
     },
-    "ohlcv_data": {*OF_BARS, "bars_match_ticks", "bars_are_fresh", "stream_keeps_up"},
+    "ohlcv_data": {*OF_BARS, "bars_match_ticks", "bars_match_aggregate", "bars_are_fresh", "stream_keeps_up"},
     **{f"ohlcv_{width}": {*OF_BARS, "sums_are_those_of_finer_bars"} for width in ("5m", "15m", "1h", "1d")},
     **{
         f"volatility_{bars}": {*OF_VIEWS, "jump_share_is_a_share", "full_windows_have_values"}

@@ -354,7 +354,7 @@ def test_both_jobs_evaluate_every_check_and_say_what_failed(shared_stack: Stack,
     shared_stack.send(encode(trade("CHECKED", p=-1.0)), b"not Avro")
     shared_stack.catch_up("tick")
     found = evaluations(instance, "live_checks") | evaluations(instance, "table_checks")
-    assert len(found) == 60
+    assert len(found) == 61
     letters = found["stock_ticks_dead_letter", "no_dead_letters"]
     assert not letters.passed and letters.severity == AssetCheckSeverity.WARN
     assert letters.metadata["rows"].value >= 2

@@ -43,6 +43,8 @@ from stock_pipeline.settings import load_settings
 LOOK_BACK = timedelta(hours=1)
 """What the checks against ticks look at, to now."""
 
+AGGREGATE_LOOK_BACK = timedelta(days=1)
+
 ARRIVALS_LOOK_BACK = timedelta(minutes=20)
 
 LAG_SECONDS, LAG_RECORDS = 30.0, 50_000
@@ -138,6 +140,13 @@ BARS_MATCH_TICKS = Rule(
     "1e-9. `stock-pipeline reconcile --repair` restates a wrong one.",
 )
 
+BARS_MATCH_AGGREGATE = Rule(
+    "bars_match_aggregate",
+    ERROR,
+    "high, low, volume, trades and ticks of every bar whose trades have no conditions are those of tick_minute, "
+    "TimescaleDB's own aggregation of the ticks: a second opinion, where `bars_match_ticks` shares our SQL's mistakes.",
+)
+
 CONDITIONS_ARE_KNOWN = Rule(
     "conditions_are_known",
     WARN,
@@ -220,6 +229,26 @@ MATCHES = Batch(
     values=lambda: _eligibility() | {"symbol": None},
 )
 
+AGGREGATE = Batch("ohlcv_data", "tick_minutes.sql", [BARS_MATCH_AGGREGATE], AGGREGATE_LOOK_BACK, values=_eligibility)
+
+
+@asset_check(
+    asset="ohlcv_data",
+    description=f"ERROR: {BARS_MATCH_AGGREGATE.reason}",
+    metadata=sql_metadata(AGGREGATE.statement),
+)
+def bars_match_aggregate(timescale: TimescaleResource) -> AssetCheckResult:
+    if not timescale.is_community_edition():
+        return AssetCheckResult(
+            passed=True,
+            severity=BARS_MATCH_AGGREGATE.severity,
+            description="Not compared: TimescaleDB's Apache edition has no continuous aggregates.",
+        )
+    with timescale.connect() as connection:
+        rows, query = AGGREGATE.violations(connection)
+    return result(AGGREGATE.asset, BARS_MATCH_AGGREGATE, rows, query, rows[0]["found"] if rows else 0)
+
+
 TICKS = Batch("tick_data", "ticks.sql", TICK_RULES, LOOK_BACK)
 
 BARS = [Batch(table, "bars.sql", BAR_RULES, look_back, {"bars": table}) for table, look_back in BARS_LOOK_BACK.items()]
@@ -250,6 +279,7 @@ live_batches = [batch_checks(batch) for batch in (ARRIVALS, CONDITIONS, FEED, FR
 table_batches = [batch_checks(batch) for batch in (TICKS, *BARS, *SUMS, *VIEWS)]
 
 LIVE_CHECKS = (
+    bars_match_aggregate,
     no_dead_letters,
     tick_stream_keeps_up,
     ohlcv_stream_keeps_up,
