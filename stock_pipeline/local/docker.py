@@ -27,6 +27,7 @@ PASSED_ON = (
     "bar_eligibility",
     "alert_webhook_url",
     "db_size_alert_gb",
+    "tick_retention_days",
     "webserver_port",
     "grafana_port",
 )
