@@ -70,7 +70,7 @@ def main() -> None:
                     took = milliseconds(reader, query.text, variables)
                     plain = PLAIN.get(query.owner)
                     beside = f"{milliseconds(reader, plain, variables):.1f}" if plain else ""
-                    print(f"| {dashboard.path.stem} | {query.owner} | {took:.1f} | {beside} |")
+                    print(f"| {dashboard.uid} | {query.owner} | {took:.1f} | {beside} |")
 
 
 if __name__ == "__main__":
