@@ -105,6 +105,9 @@ def test_run_recovers_stops_and_goes_on(own: Stack):
         eventually(lambda: is_healthy(grafana))
         assert ask(f"{grafana}/api/dashboards/uid/market")["dashboard"]["title"] == "Market"
 
+    # The producer says what it subscribes to, so that the alert on the feed knows which markets matter.
+    eventually(lambda: ("24/7",) in own.query("SELECT calendar FROM feed_silence"))
+
     # A killed service is back without a person.
     for name in ("producer", "tick-stream"):
         pid = record(own, name)["pid"]
