@@ -66,17 +66,24 @@ DECLARE
 BEGIN
     FOR due IN
         WITH candidate AS (
-            -- Bars of gaps that are new or have changed,
+            -- Bars of gaps that are new or have changed: gap by gap, for which OFFSET stands, since there is mostly none,
             SELECT
                 bar."timestamp",
                 bar.symbol,
                 bar.gap_seconds
             FROM feed_gap AS gap
-            INNER JOIN ohlcv_data AS bar
-                ON
-                    bar."timestamp" > gap.started - INTERVAL '1 minute'
-                    AND bar."timestamp" < coalesce(gap.ended, now())
-                    AND (gap.symbol IS NULL OR gap.symbol = bar.symbol)
+            CROSS JOIN LATERAL (
+                SELECT
+                    covered."timestamp",
+                    covered.symbol,
+                    covered.gap_seconds
+                FROM ohlcv_data AS covered
+                WHERE
+                    covered."timestamp" > gap.started - INTERVAL '1 minute'
+                    AND covered."timestamp" < coalesce(gap.ended, now())
+                    AND (gap.symbol IS NULL OR gap.symbol = covered.symbol)
+                OFFSET 0
+            ) AS bar
             WHERE NOT gap.is_marked
             UNION
             -- and bars that are newer than their gaps were marked.
