@@ -61,14 +61,18 @@ def ensure_class_archive() -> None:
         with console.status("preparing Spark for quick starts, once"), tempfile.TemporaryDirectory() as home:
             partial = path.with_suffix(".partial")
             command = [sys.executable, "-m", "spark.class_archive", str(partial), home]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-        if done.returncode == 0 and partial.exists():
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+                problem = done.stdout + done.stderr if done.returncode != 0 or not partial.exists() else None
+            except subprocess.TimeoutExpired as error:
+                problem = str(error)
+        if problem is None:
             partial.rename(path)
             for other in path.parent.glob(f"{PREFIX}*.jsa"):
                 if other != path:
                     other.unlink()
         else:
-            failed.write_text(done.stdout + done.stderr)
+            failed.write_text(problem)
             log.warning(
                 "Spark will start slowly, since its class archive could not be made; the reason is in %s", failed
             )
