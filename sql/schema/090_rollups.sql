@@ -117,3 +117,45 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- Lets the next refresh make those final rollups anew that lie in a gap which is new or has changed: also where none of
+-- their finer bars does, since most minutes of an outage have no bar. Before mark_gaps(), which marks the gaps. Gap by gap,
+-- so that each is planned for its own time.
+CREATE OR REPLACE FUNCTION mark_gaps_of_rollups()
+RETURNS VOID
+LANGUAGE plpgsql
+SET search_path = public, pg_temp
+SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    gap RECORD;
+BEGIN
+    FOR gap IN SELECT symbol, started, coalesce(ended, now()) AS ended FROM feed_gap WHERE NOT is_marked
+    LOOP
+        INSERT INTO stale_bar (rollup, "timestamp", symbol)
+        SELECT
+            made.rollup,
+            made."timestamp",
+            made.symbol
+        FROM (
+            SELECT 'ohlcv_5m' AS rollup, INTERVAL '5 minutes' AS width, "timestamp", symbol, is_final, gap_seconds
+            FROM ohlcv_5m
+            UNION ALL
+            SELECT 'ohlcv_15m', INTERVAL '15 minutes', "timestamp", symbol, is_final, gap_seconds FROM ohlcv_15m
+            UNION ALL
+            SELECT 'ohlcv_1h', INTERVAL '1 hour', "timestamp", symbol, is_final, gap_seconds FROM ohlcv_1h
+            UNION ALL
+            SELECT 'ohlcv_1d', INTERVAL '1 day', "timestamp", symbol, is_final, gap_seconds FROM ohlcv_1d
+        ) AS made
+        CROSS JOIN LATERAL bucket(made.width, made.symbol, made."timestamp") AS bucket
+        WHERE
+            -- A day is the widest.
+            made."timestamp" > gap.started - INTERVAL '1 day'
+            AND made."timestamp" < gap.ended
+            AND bucket.ends > gap.started
+            AND (gap.symbol IS NULL OR made.symbol = gap.symbol)
+            AND made.is_final
+            AND made.gap_seconds <> seconds_away(made.symbol, bucket.starts, bucket.ends);
+    END LOOP;
+END
+$$;
