@@ -28,6 +28,10 @@ BEAT_PATIENCE = 20.0
 WORK_PATIENCE = 60.0
 """A process that has work and has not moved for this many seconds hangs."""
 
+FIRST_WORK_PATIENCE = 300.0
+"""The same before its first move: a cluster has to start the executors and their Python first, and on a busy machine a
+stream that is killed meanwhile would never get further."""
+
 STOP_PATIENCE = 30.0
 """Seconds that a process has to end its work after SIGTERM."""
 
@@ -187,7 +191,7 @@ class Supervisor:
         if beat.offsets != offsets or beat.state != "running":
             self._moved = (time.monotonic(), beat.offsets)
             return
-        if time.monotonic() - moved_at < WORK_PATIENCE:
+        if time.monotonic() - moved_at < (WORK_PATIENCE if offsets else FIRST_WORK_PATIENCE):
             return
         ends = self.work_ends()
         if ends is None or all(offsets.get(partition, 0) >= end for partition, end in ends.items()):
