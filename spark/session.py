@@ -36,7 +36,8 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         # project installed at the same place.
         "spark.driver.extraClassPath": class_path,
         "spark.executor.extraClassPath": class_path,
-        "spark.driver.memory": "1g",
+        # On a cluster the driver only plans; the executors work.
+        "spark.driver.memory": "1g" if settings.spark_master.startswith("local") else "512m",
         "spark.driver.extraJavaOptions": java,
         "spark.executor.extraJavaOptions": java,
         "spark.local.dir": str(settings.home / "spark" / name),

@@ -95,6 +95,19 @@ def test_a_process_without_work_may_stand_still(settings: Settings, monkeypatch:
         time.sleep(0.2)
 
 
+def test_a_process_is_given_longer_for_its_first_move(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.modules[__name__], "WORK", WORK.replace("{0: 5}", "{}"))
+    monkeypatch.setattr(module, "WORK_PATIENCE", 0.5)
+    supervisor, pid = started(settings, work_ends=lambda: {0: 6})
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        assert supervisor.check().pid == pid
+        time.sleep(0.2)
+    monkeypatch.setattr(module, "FIRST_WORK_PATIENCE", 1)
+    with pytest.raises(ServiceStalled, match="with work up to"):
+        eventually(lambda: supervisor.check() is None, 15)
+
+
 def test_a_process_that_was_asked_to_stop_has_not_died(settings: Settings):
     supervisor, pid = started(settings)
     os.kill(pid, signal.SIGTERM)
