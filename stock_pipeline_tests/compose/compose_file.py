@@ -11,7 +11,7 @@ from stock_pipeline import PROJECT_ROOT
 
 PATH = PROJECT_ROOT / "docker-compose.yml"
 
-VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<kind>:-|:\?)(?P<rest>[^}]*)\}")
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<kind>:-|:\?|:\+)(?P<rest>[^}]*)\}")
 
 SECRETS = {
     "DB_SUPERUSER_PASSWORD": "of postgres",
@@ -43,6 +43,8 @@ def _value(found: re.Match[str], variables: Mapping[str, str]) -> str:
     value = variables.get(found["name"])
     if not value and found["kind"] == ":?":
         raise KeyError(found["name"], found["rest"])
+    if found["kind"] == ":+":
+        return found["rest"] if value else ""
     return value or found["rest"]
 
 
