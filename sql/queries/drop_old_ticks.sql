@@ -1,2 +1,2 @@
--- Binds: days. Gives the new beginning of tick_data; minus infinity: nothing has been dropped yet.
-SELECT drop_ticks(now() - make_interval(days => %(days)s)) AS kept_from
+-- Binds: days. Gives the new beginning of tick_data; null: nothing has been dropped yet.
+SELECT nullif(drop_ticks(now() - make_interval(days => %(days)s)), '-infinity') AS kept_from

@@ -27,7 +27,8 @@ def drop_ticks(context: OpExecutionContext, timescale: TimescaleResource) -> Non
     with timescale.connect("owner") as connection:
         row = connection.execute(load_sql("queries/drop_old_ticks.sql"), {"days": days}).fetchone()
     assert row is not None
-    context.log.info(f"ticks are kept for {days} days: those before {row['kept_from']} have been dropped")
+    dropped = f"those before {row['kept_from']} have been dropped" if row["kept_from"] else "none was dropped yet"
+    context.log.info(f"ticks are kept for {days} days: {dropped}")
 
 
 @job(

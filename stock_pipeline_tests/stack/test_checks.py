@@ -55,7 +55,16 @@ def database(product: Settings) -> Iterator[psycopg.Connection[DictRow]]:
         psycopg.connect(product.conninfo("owner"), row_factory=dict_row) as connection,
         connection.transaction(force_rollback=True),
     ):
-        for table in ("tick_data", *TABLES, "stale_bar", "stream_offset", "feed_gap", "instrument", "late_minute"):
+        for table in (
+            "tick_data",
+            *TABLES,
+            "stale_bar",
+            "stream_offset",
+            "suspected_duplicate",
+            "feed_gap",
+            "instrument",
+            "late_minute",
+        ):
             connection.execute(f"DELETE FROM {table}")
         connection.execute("INSERT INTO instrument VALUES (%s, 'crypto', '24/7', 525600)", [SYMBOL])
         connection.execute(

@@ -29,7 +29,8 @@ LATER = MINUTE + timedelta(days=30)
 def database(product: Settings) -> Iterator[psycopg.Connection]:
     """A connection whose work is undone; no bar is in it, and what was received until LATER is committed."""
     with psycopg.connect(product.conninfo("owner")) as connection, connection.transaction(force_rollback=True):
-        for table in ("ohlcv_data", *(rollup.table for rollup in ROLLUPS), "stale_bar", "stream_offset"):
+        known = ("suspected_duplicate", "feed_gap", "stale_bar", "stream_offset")
+        for table in ("ohlcv_data", *(rollup.table for rollup in ROLLUPS), *known):
             connection.execute(psycopg.sql.SQL("DELETE FROM {}").format(psycopg.sql.Identifier(table)))
         connection.execute("DELETE FROM stale_bar")
         connection.execute(
@@ -165,7 +166,6 @@ def test_seconds_of_an_outage_count_in_minutes_without_a_bar_too(database: psyco
     if not is_known_before:
         put(database, bars)
         refresh_all(database)
-    database.execute("DELETE FROM feed_gap")
     gaps = [("14:32:30", "14:41:20", None), ("14:40:00", "14:50:00", "BINANCE:ROLL"), ("14:31:00", "14:59:00", "OTHER")]
     database.cursor().executemany(
         "INSERT INTO feed_gap (started, ended, symbol, cause) VALUES (%s::timestamptz, %s::timestamptz, %s, 'silent')",
