@@ -8,8 +8,8 @@ import psycopg
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from stock_pipeline.database import load_sql
 from stock_pipeline.settings import Settings
+from stock_pipeline.sql_files import load_sql
 
 
 @dataclass(frozen=True)

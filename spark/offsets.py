@@ -10,9 +10,10 @@ from uuid import NAMESPACE_OID, uuid5
 import psycopg
 
 from spark.trades import offsets_json
-from stock_pipeline.database import fetch_value, load_sql, until_available
+from stock_pipeline.database import until_available
 from stock_pipeline.ingest.topics import offset_ranges, offset_received_since, received_at, topic_id
 from stock_pipeline.settings import Settings
+from stock_pipeline.sql_files import fetch_value, load_sql
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,12 @@ from spark.sinks import stage_bars, stage_ticks
 from spark.trades import explode_trades, read_records
 from stock_pipeline.bars.minutes import whole_minutes
 from stock_pipeline.bars.restatement import say_cause
-from stock_pipeline.database import ANY_NUMBER_OF_ROWS, fetch_value, load_sql
+from stock_pipeline.database import ANY_NUMBER_OF_ROWS
 from stock_pipeline.errors import AlreadyRunning, BadRange, UnknownSymbol
 from stock_pipeline.ingest.topics import offset_ranges, offset_received_since, received_at, topic_id
 from stock_pipeline.ingest.trade import MAX_AHEAD
 from stock_pipeline.settings import Settings
+from stock_pipeline.sql_files import fetch_value, load_sql
 
 log = logging.getLogger(__name__)
 

@@ -23,11 +23,12 @@ from pgpq import ArrowToPostgresBinaryEncoder
 from pyspark.sql import DataFrame, Row
 
 from stock_pipeline.bars.restatement import say_cause
-from stock_pipeline.database import ANY_NUMBER_OF_ROWS, fetch_value, load_sql, until_available
+from stock_pipeline.database import ANY_NUMBER_OF_ROWS, until_available
 from stock_pipeline.ingest.topics import client_settings
 from stock_pipeline.ingest.trade import Trade, encode
 from stock_pipeline.market.instruments import instrument
 from stock_pipeline.settings import Settings
+from stock_pipeline.sql_files import fetch_value, load_sql
 
 log = logging.getLogger(__name__)
 

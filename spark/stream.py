@@ -19,11 +19,12 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from spark.offsets import checkpoint_folder
 from spark.session import create_session
-from stock_pipeline.database import load_sql, until_available
+from stock_pipeline.database import until_available
 from stock_pipeline.errors import SettingsError, first_line
 from stock_pipeline.ingest.topics import ensure_topics, topic_id, until_reachable
 from stock_pipeline.services.service import SUMMARY, Service, ServiceName
 from stock_pipeline.settings import Settings
+from stock_pipeline.sql_files import load_sql
 
 log = logging.getLogger(__name__)
 

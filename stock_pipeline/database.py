@@ -1,24 +1,20 @@
-"""The SQL files, the schema, and waiting for a database that is away."""
+"""Setting up the database, and waiting for one that is away."""
 
 import logging
 import threading
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any
 
 import psycopg
 from psycopg import sql
 from tenacity import Retrying
 
-from stock_pipeline import PROJECT_ROOT
 from stock_pipeline.errors import SettingsError
 from stock_pipeline.retry import until_back
 from stock_pipeline.settings import ROLE_NAMES, Role, Settings
+from stock_pipeline.sql_files import fetch_value, load_sql, schema_files
 
 log = logging.getLogger(__name__)
-
-SQL_FOLDER = PROJECT_ROOT / "sql"
 
 DAGSTER_DATABASE = "dagster"
 
@@ -31,25 +27,6 @@ TimescaleDB's limit of 100,000 is for what a person does by mistake. The Apache 
 
 SESSIONS_AHEAD = timedelta(days=300)
 """Market sessions that end sooner than this are asked for anew; exchange_calendars knows a year."""
-
-
-@cache
-def load_sql(name: str) -> sql.SQL:
-    """The text of `sql/<name>`."""
-    # psycopg types SQL as literal strings; the project's own files are as trustworthy.
-    return sql.SQL((SQL_FOLDER / name).read_text())  # pyright: ignore[reportArgumentType]
-
-
-def fetch_value(connection: psycopg.Connection, name: str, values: Mapping[str, object] | None = None) -> Any:
-    """The first column of the first row of `sql/<name>`; None where there is no row."""
-    row = connection.execute(load_sql(name), values).fetchone()
-    return row[0] if row else None
-
-
-def schema_files() -> list[str]:
-    """Names of the files of tables and views in the order in which they are applied, which is that of their numbers."""
-    paths = [*(SQL_FOLDER / "schema").glob("*.sql"), *(SQL_FOLDER / "views").glob("*.sql")]
-    return [str(path.relative_to(SQL_FOLDER)) for path in sorted(paths, key=lambda path: path.name)]
 
 
 def until_available(settings: Settings, patience: float | None = None, stop: threading.Event | None = None) -> Retrying:

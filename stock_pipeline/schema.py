@@ -8,7 +8,7 @@ from functools import cache
 import sqlglot
 from sqlglot import exp
 
-from stock_pipeline.database import SQL_FOLDER, schema_files
+from stock_pipeline.sql_files import SQL_FOLDER, schema_files
 
 STATEMENT = re.compile(r"^(CREATE TABLE|CREATE OR REPLACE VIEW|COMMENT ON)", re.MULTILINE)
 

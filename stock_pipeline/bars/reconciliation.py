@@ -9,8 +9,8 @@ from psycopg.rows import dict_row
 
 from stock_pipeline.bars.minutes import parse_time, whole_minutes
 from stock_pipeline.bars.restatement import say_cause
-from stock_pipeline.database import fetch_value, load_sql
 from stock_pipeline.settings import Settings
+from stock_pipeline.sql_files import fetch_value, load_sql
 
 Difference = dict[str, Any]
 """A bar that differs: timestamp, symbol, updated_at, stored_* and expected_* of its columns; null: there is none."""

@@ -9,9 +9,10 @@ from typing import Literal
 
 import psycopg
 
-from stock_pipeline.database import ANY_NUMBER_OF_ROWS, fetch_value, load_sql
+from stock_pipeline.database import ANY_NUMBER_OF_ROWS
 from stock_pipeline.errors import first_line
 from stock_pipeline.settings import Settings
+from stock_pipeline.sql_files import fetch_value, load_sql
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from stock_pipeline.database import load_sql
+from stock_pipeline.sql_files import load_sql
 
 
 @dataclass(frozen=True)

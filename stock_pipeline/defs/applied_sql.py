@@ -18,9 +18,10 @@ from dagster import (
     asset,
 )
 
-from stock_pipeline.database import SQL_FOLDER, apply_file
+from stock_pipeline.database import apply_file
 from stock_pipeline.defs.tables import Lineage, table_metadata
 from stock_pipeline.resources.timescale import TimescaleResource
+from stock_pipeline.sql_files import SQL_FOLDER
 
 IDLE: AutomationCondition[Any] = ~AutomationCondition.in_progress() & ~AutomationCondition.execution_failed()
 

@@ -12,9 +12,9 @@ from dagster import (
 )
 from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 
-from stock_pipeline.database import load_sql
 from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.settings import load_settings
+from stock_pipeline.sql_files import load_sql
 
 MAX_SECONDS = 600
 """A drop that takes longer is ended by Dagster's monitoring."""

@@ -8,9 +8,9 @@ from typing import Any
 from dagster import MetadataValue, TableRecord
 from psycopg import sql
 
-from stock_pipeline.database import load_sql
 from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.settings import load_settings
+from stock_pipeline.sql_files import load_sql
 
 CANDLES = 120
 

@@ -26,10 +26,10 @@ from typing import Literal
 
 import psycopg
 
-from stock_pipeline.database import load_sql
 from stock_pipeline.errors import first_line
 from stock_pipeline.market.instruments import instrument
 from stock_pipeline.settings import Settings
+from stock_pipeline.sql_files import load_sql
 
 log = logging.getLogger(__name__)
 

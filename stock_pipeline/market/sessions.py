@@ -7,8 +7,8 @@ import exchange_calendars
 import psycopg
 from exchange_calendars import ExchangeCalendar
 
-from stock_pipeline.database import load_sql
 from stock_pipeline.market.instruments import MARKETS
+from stock_pipeline.sql_files import load_sql
 
 FIRST_SESSION = "1990-01-01"
 """No trade of Finnhub is older."""

@@ -7,8 +7,8 @@ import psycopg
 from dagster import ConfigurableResource
 from psycopg.rows import DictRow, dict_row
 
-from stock_pipeline.database import load_sql
 from stock_pipeline.settings import Role, load_settings
+from stock_pipeline.sql_files import load_sql
 
 
 class TimescaleResource(ConfigurableResource[None]):

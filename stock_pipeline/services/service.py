@@ -16,11 +16,11 @@ import psutil
 import psycopg
 
 from stock_pipeline import __version__
-from stock_pipeline.database import load_sql
 from stock_pipeline.errors import first_line
 from stock_pipeline.services.lock import hold
 from stock_pipeline.services.processes import ProcessRecord
 from stock_pipeline.settings import Settings
+from stock_pipeline.sql_files import load_sql
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from stock_pipeline.bars.rollups import ROLLUPS, Refreshed, refresh
-from stock_pipeline.database import load_sql
 from stock_pipeline.settings import Settings
+from stock_pipeline.sql_files import load_sql
 from stock_pipeline_tests.expected_bars import COLUMNS, assert_same_bars, bars_frame
 from stock_pipeline_tests.expected_rollups import expected_rollup
 

@@ -19,9 +19,9 @@ from dagster import (
 from psycopg import sql
 from psycopg.rows import DictRow
 
-from stock_pipeline.database import SQL_FOLDER, load_sql
 from stock_pipeline.defs.table_report import shown
 from stock_pipeline.resources.timescale import TimescaleResource
+from stock_pipeline.sql_files import SQL_FOLDER, load_sql
 
 SAMPLE = 10
 """Most rows shown."""

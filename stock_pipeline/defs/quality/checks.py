@@ -21,7 +21,6 @@ from dagster import (
 from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 
 from stock_pipeline.bars.rollups import ROLLUPS
-from stock_pipeline.database import load_sql
 from stock_pipeline.defs.dashboards.assets import CHECKS as CHECKS_OF_DASHBOARDS
 from stock_pipeline.defs.quality.batches import (
     ERROR,
@@ -39,6 +38,7 @@ from stock_pipeline.market.instruments import instrument
 from stock_pipeline.resources.kafka import KafkaResource
 from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.settings import load_settings
+from stock_pipeline.sql_files import load_sql
 
 LOOK_BACK = timedelta(hours=1)
 """What the checks against ticks look at, to now."""

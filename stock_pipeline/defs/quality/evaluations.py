@@ -15,9 +15,9 @@ from dagster import (
 from psycopg.types.json import Jsonb
 
 from stock_pipeline.alerts import brief
-from stock_pipeline.database import load_sql
 from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.settings import load_settings
+from stock_pipeline.sql_files import load_sql
 
 
 class Evaluated(NamedTuple):
