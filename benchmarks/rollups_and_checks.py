@@ -20,6 +20,7 @@ from dagster import DagsterInstance
 
 from stock_pipeline.bars.rollups import ROLLUPS, refresh
 from stock_pipeline.definitions import defs
+from stock_pipeline.local.run import dagster_environment
 from stock_pipeline.settings import load_settings
 from stock_pipeline_tests.conftest import Stack, on_free_ports
 
@@ -111,7 +112,8 @@ def measure(connection: psycopg.Connection, ticks: int) -> None:
     days = connection.execute(
         "SELECT DISTINCT (timestamp AT TIME ZONE 'UTC')::date::text AS day FROM ohlcv_data ORDER BY day"
     ).fetchall()
-    with DagsterInstance.local_temp() as instance:
+    os.environ.update(dagster_environment(load_settings()))
+    with DagsterInstance.get() as instance:
         for (day,) in days:
             print(f"    backfill of {day} in Dagster {seconds(lambda day=day: run('rollups', instance, day)):.1f} s")
         for job in ("live_checks", "table_checks"):

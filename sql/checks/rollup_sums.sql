@@ -15,7 +15,7 @@ WITH expected AS (
         finer."timestamp" >= %(begin)s
         AND finer."timestamp" < %(end)s
         AND bucket.starts >= %(begin)s
-        AND bucket.ends <= least(%(end)s, final_until() - INTERVAL '20 minutes')
+        AND bucket.ends <= least(%(end)s, (SELECT final_until()) - INTERVAL '20 minutes')
     GROUP BY bucket.starts, finer.symbol
 ),
 
@@ -31,7 +31,7 @@ stored AS (
     LEFT JOIN LATERAL bucket(%(width)s, made.symbol, made."timestamp") AS bucket ON TRUE
     WHERE
         made."timestamp" >= %(begin)s
-        AND coalesce(bucket.ends, made."timestamp") <= least(%(end)s, final_until() - INTERVAL '20 minutes')
+        AND coalesce(bucket.ends, made."timestamp") <= least(%(end)s, (SELECT final_until()) - INTERVAL '20 minutes')
 ),
 
 excused AS (

@@ -24,7 +24,7 @@ from stock_pipeline.local.downloads import MANIFEST, cache_folder, timescaledb, 
 from stock_pipeline.local.timescaledb import TimescaleDB
 from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.settings import Settings, load_settings
-from stock_pipeline_tests.conftest import Stack, on_free_ports
+from stock_pipeline_tests.conftest import Stack, eventually, on_free_ports
 from stock_pipeline_tests.expected_bars import COLUMNS, assert_same_bars, bars_frame, expected_bars
 from stock_pipeline_tests.expected_rollups import expected_rollup
 from stock_pipeline_tests.stack.test_bars_of_a_million import publish
@@ -59,9 +59,19 @@ def community_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SETTLED = """
+SELECT
+    count(*) > 0
+    AND min(least(tick_complete_until, ohlcv_complete_until)) > %s
+    AND NOT EXISTS (SELECT FROM late_minute)
+    AND NOT EXISTS (SELECT FROM ohlcv_data WHERE symbol LIKE '%%:OLD' AND NOT is_final)
+FROM stream_position
+"""
+
+
 @dataclass
 class Edition:
-    """A stack whose streams have taken in trades of three weeks ago.
+    """A stack whose streams run and have taken in trades of three weeks ago.
 
     Attributes:
         trades: as `publish` wants them; with seq, as `expected_bars` wants them.
@@ -73,8 +83,25 @@ class Edition:
 
     def take_in(self, trades: pd.DataFrame) -> None:
         publish(self.stack, trades, 0, len(trades))
-        self.stack.catch_up()
+        self.settle()
         self.trades = pd.concat([self.trades, trades], ignore_index=True)
+
+    def start_streams(self) -> None:
+        for name in ("tick", "ohlcv"):
+            self.stack.start("stream", name)
+
+    def stop_streams(self) -> None:
+        for stream in self.stack.started:
+            stream.terminate()
+        while self.stack.started:
+            stream = self.stack.started.pop()
+            output, _ = stream.communicate(timeout=60)
+            assert stream.returncode == 0, output
+
+    def settle(self) -> None:
+        """Wait until both streams have committed all that Kafka holds now, and the bars of it are settled."""
+        [(now,)] = self.stack.query("SELECT now()")
+        eventually(lambda: self.stack.query(SETTLED, now) == [(True,)], 240)
 
     def expected(self) -> pd.DataFrame:
         times = pd.to_datetime(self.trades["time_ms"], unit="ms", utc=True)
@@ -113,8 +140,10 @@ def edition(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     up = stack.command("up")
     assert up.returncode == 0, up.stderr
     result = Edition(stack, is_community, generate(0, 1, 0))
+    result.start_streams()
     result.take_in(generate(TRADES, 120, 1))
     yield result
+    result.stop_streams()
     assert stack.command("down", "--wipe").returncode == 0
 
 
@@ -175,10 +204,12 @@ def test_late_trades_get_into_their_old_bars(old: Edition):
 
 def test_streams_that_begin_again_write_nothing_twice(old: Edition):
     before = old.stored()
+    old.stop_streams()
     shutil.rmtree(old.stack.home / "checkpoints")
     with old.stack.connect() as connection:
         connection.execute("UPDATE stream_offset SET next_offset = 0")
-    old.stack.catch_up()
+    old.start_streams()
+    old.settle()
     assert_same_bars(old.stored(), before)
     assert_is_right(old)
 
@@ -190,10 +221,9 @@ def test_gaps_are_marked_in_old_bars(old: Edition, settings: Settings):
             "INSERT INTO feed_gap (symbol, started, ended, cause) VALUES ('OANDA:OLD', %s, %s, 'silent')",
             [begin, begin + pd.Timedelta(minutes=2)],
         )
-    assert settle_bars(settings)["marked"] == 3
-    assert old.stack.query(
-        "SELECT symbol, gap_seconds FROM ohlcv_data WHERE gap_seconds > 0 ORDER BY symbol, timestamp"
-    ) == [("OANDA:OLD", 45.0), ("OANDA:OLD", 60.0), ("OANDA:OLD", 15.0)]
+    marked = "SELECT symbol, gap_seconds FROM ohlcv_data WHERE gap_seconds > 0 ORDER BY symbol, timestamp"
+    expected = [("OANDA:OLD", 45.0), ("OANDA:OLD", 60.0), ("OANDA:OLD", 15.0)]
+    eventually(lambda: old.stack.query(marked) == expected, 30)
     assert settle_bars(settings)["marked"] == 0
     assert_is_right(old)
 
@@ -213,7 +243,7 @@ def test_wrong_old_bars_are_found_and_repaired(old: Edition):
         )
     done = old.stack.command("reconcile", "--repair")
     assert (done.returncode, len(done.stdout.splitlines())) == (1, 4), done.stderr
-    old.stack.catch_up("ohlcv")
+    old.settle()
     assert_is_right(old)
 
 
@@ -237,7 +267,7 @@ def test_a_rebuild_replaces_more_old_ticks_than_timescaledb_lets_pass(old: Editi
     begin, end = (DAY + pd.Timedelta(hours=hour) for hour in (13, 17))
     done = old.stack.command("rebuild", "--from", begin.isoformat(), "--to", end.isoformat())
     assert done.returncode == 0, done.stderr
-    old.stack.catch_up("ohlcv")
+    old.settle()
     assert_is_right(old)
 
 
