@@ -46,7 +46,8 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(SHUFFLE_PARTITIONS),
         "spark.python.daemon.module": "spark.python_daemon",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
+        # Spark measures a batch again with every row, at a cost that grows with the rows where conditions are null.
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
         "spark.sql.streaming.stateStore.providerClass": f"{state}.RocksDBStateStoreProvider",
         "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
         "spark.sql.streaming.stateStore.rocksdb.trackTotalNumberOfRows": "false",

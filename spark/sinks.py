@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CHUNK_ROWS = 200_000
-"""Most rows written in one transaction, so that memory does not grow with the batch."""
+CHUNK_ROWS, CHUNK_BYTES = 200_000, 100_000_000
+"""Most rows and bytes, or nearly, written in one transaction, so that memory does not grow with the batch."""
 
 LATENCY_SAMPLE = 1_000
 """Most latencies reported for each partition of a batch."""
@@ -102,11 +102,12 @@ def _stage(rows: DataFrame, statement: str, settings: Settings) -> int:
 
 
 def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The batches of a partition, gathered into tables of about CHUNK_ROWS rows."""
+    """The batches of a partition, gathered into tables of about CHUNK_ROWS rows or CHUNK_BYTES."""
     gathered: list[pa.RecordBatch] = []
     for batch in batches:
         gathered.append(batch)
-        if sum(part.num_rows for part in gathered) >= CHUNK_ROWS:
+        rows, size = sum(part.num_rows for part in gathered), sum(part.nbytes for part in gathered)
+        if rows >= CHUNK_ROWS or size >= CHUNK_BYTES:
             yield pa.Table.from_batches(gathered)
             gathered = []
     if gathered:
