@@ -39,8 +39,10 @@ class Kafka(Component):
         if (self._folder / "data" / "meta.properties").exists():
             return
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # The equals sign: an id may begin with a hyphen.
+        options = f"--cluster-id={cluster_id}", "-c", self._properties
         done = subprocess.run(
-            [*self._java_command(), "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", self._properties],
+            [*self._java_command(), "kafka.tools.StorageTool", "format", *options],
             capture_output=True,
             text=True,
         )

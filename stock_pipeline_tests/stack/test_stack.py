@@ -5,12 +5,15 @@ import os
 import socket
 import stat
 import time
+import uuid
 from pathlib import Path
 
 import psutil
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from stock_pipeline.local.kafka import Kafka
+from stock_pipeline.settings import Settings
 from stock_pipeline_tests.conftest import Stack
 
 pytestmark = pytest.mark.stack
@@ -128,3 +131,13 @@ def test_a_broken_config_file_is_named(stack: Stack):
     assert done.returncode == 1
     assert "symbols" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_id_may_begin_with_a_hyphen(own: Stack, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xf8" * 16))
+    for name, value in own.environment.items():
+        monkeypatch.setenv(name, value)
+    broker = Kafka(Settings())
+    broker.install()
+    broker.prepare()
+    assert "cluster.id=-Pj4" in (own.home / "kafka" / "data" / "meta.properties").read_text()
