@@ -29,9 +29,6 @@ SERVER_SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
-    # Thousands of them protect a password that can be guessed, and take half of the time of a connection; ours are
-    # random.
-    "scram_iterations": "1",
     # The unpacked server comes without LLVM, and short queries gain nothing.
     "jit": "off",
 }
