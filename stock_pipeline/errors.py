@@ -41,6 +41,10 @@ class FinnhubRefused(StockPipelineError):
     """Finnhub did not accept the connection."""
 
 
+class SpoolFull(StockPipelineError):
+    """The producer can keep no more of what Kafka does not take."""
+
+
 class UnknownTopic(StockPipelineError):
     """The Kafka topic does not exist."""
 

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     )
     kafka_topic: str = Field("stock-ticks", pattern=r"^[a-zA-Z0-9._-]{1,200}$", description="topic of the trades")
     kafka_retention_days: int = Field(7, ge=1, description="how long the topic keeps messages")
+    spool_limit_mb: int = Field(
+        1_000, ge=1, description="what the producer keeps on disk while Kafka is away, in MB; then the feed waits"
+    )
     db_url: str = Field("postgresql://localhost:5433/stocks", description="postgresql:// or jdbc:postgresql://")
     db_user: str = Field("stocks_owner", min_length=1, description="owner of the database")
     db_password: SecretStr | None = Field(None, description="the owner's; generated for the embedded stack")

@@ -22,7 +22,7 @@ def consume(settings: Settings, from_beginning: bool) -> Iterator[dict[str, Any]
     try:
         for attempt in until_reachable(settings):
             with attempt:
-                numbers = partitions(settings, consumer)
+                numbers = partitions(consumer, settings.kafka_topic)
         consumer.assign([TopicPartition(settings.kafka_topic, number, start) for number in numbers])
         while True:
             message = consumer.poll(1.0)

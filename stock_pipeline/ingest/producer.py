@@ -1,4 +1,4 @@
-"""From the feed to Kafka: each frame is split by symbol, checked, encoded and delivered, or dead-lettered."""
+"""From the feed to the spool: each frame is split by symbol, checked, and encoded or dead-lettered."""
 
 import logging
 import threading
@@ -6,20 +6,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka import Message as Delivered
-
+from stock_pipeline.errors import SpoolFull
 from stock_pipeline.ingest.finnhub import FinnhubClient
 from stock_pipeline.ingest.gaps import FeedWatch, GapJournal, journal_path, tell_gaps
-from stock_pipeline.ingest.topics import client_settings, ensure_topics
+from stock_pipeline.ingest.sender import Sender
+from stock_pipeline.ingest.spool import Record, Spool, spool_path
 from stock_pipeline.ingest.trade import Rejected, read_frame
 from stock_pipeline.services.service import Heartbeat, Service, record_path
 from stock_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 
-FLUSH_PATIENCE = 20.0
-"""Seconds at stop for the messages that are still on their way to Kafka."""
+HELD_BACK = 0.1
+"""Seconds between two attempts to put a frame into a full spool."""
 
 LOOK = 1.0
 """Seconds between two looks for silent symbols."""
@@ -32,117 +31,65 @@ MAX_DEAD_LETTER = 900_000
 
 
 class TradeProducer:
-    """Delivers frames to Kafka in order and once each, from one thread; another serves librdkafka's callbacks.
+    """Turns frames into records and keeps them in the spool, from which a `Sender` takes them.
 
-    Counts, in the service: frames, trades, messages, dead_letters, undelivered, errors.
+    Counts, in the service: frames, trades, messages, dead_letters, errors.
     """
 
-    def __init__(self, settings: Settings, service: Service, watch: FeedWatch) -> None:
+    def __init__(self, settings: Settings, service: Service, watch: FeedWatch, spool: Spool, sender: Sender) -> None:
         self._settings = settings
         self._schema = settings.avro_schema
         self._service = service
         self._watch = watch
-        self._producer = Producer(
-            {
-                **client_settings(settings),
-                "client.id": "stock-pipeline-producer",
-                "enable.idempotence": True,
-                "acks": "all",
-                "linger.ms": 5,
-                "compression.type": "lz4",
-                # The default gives up after five minutes without a broker.
-                "message.timeout.ms": 0,
-                "queue.buffering.max.messages": 1_000_000,
-                "queue.buffering.max.kbytes": 1_048_576,
-                "error_cb": self._on_error,
-            }
-        )
-        self._closed = threading.Event()
-        self._poller = threading.Thread(target=self._serve_callbacks, daemon=True)
-        self._poller.start()
+        self._spool = spool
+        self._sender = sender
 
     def handle(self, raw: bytes, received_ms: int) -> None:
         """Take in one frame."""
         counts = self._service.counts
-        counts["frames"] += 1
         frame = read_frame(self._schema, raw, received_ms)
         if frame.control is not None and frame.control["type"] == "error":
             counts["errors"] += 1
             text = str(frame.control.get("msg"))
             log.error("Finnhub: %s", text[:500])
             self._watch.rejected(text, received_ms / 1000)
+        topic = self._settings.kafka_topic
+        records = [Record(topic, m.symbol.encode(), m.value, received_ms) for m in frame.messages]
+        records += [self._dead_letter(rejected, received_ms) for rejected in frame.rejected]
+        if records:
+            self._keep(records)
         for message in frame.messages:
             self._watch.received(message.symbol, received_ms / 1000)
-            self._produce(self._settings.kafka_topic, message.value, message.symbol.encode(), received_ms)
-            counts["messages"] += 1
             counts["trades"] += message.trades
-        for rejected in frame.rejected:
-            self._dead_letter(rejected, received_ms)
+        counts["frames"] += 1
+        counts["messages"] += len(frame.messages)
+        counts["dead_letters"] += len(frame.rejected)
 
-    def _serve_callbacks(self) -> None:
-        """Learn of deliveries and errors also while no frame comes."""
-        while not self._closed.is_set():
-            self._producer.poll(0.5)
-
-    def _dead_letter(self, rejected: Rejected, received_ms: int) -> None:
-        headers: list[tuple[str, bytes]] = [("reason", rejected.reason.encode()), ("origin", b"websocket")]
+    def _dead_letter(self, rejected: Rejected, received_ms: int) -> Record:
+        headers = {"reason": rejected.reason, "origin": "websocket"}
         if len(rejected.raw) > MAX_DEAD_LETTER:
-            headers.append(("truncated_from", str(len(rejected.raw)).encode()))
-        self._service.counts["dead_letters"] += 1
-        self._produce(self._settings.dead_letter_topic, rejected.raw[:MAX_DEAD_LETTER], None, received_ms, headers)
+            headers["truncated_from"] = str(len(rejected.raw))
+        return Record(self._settings.dead_letter_topic, None, rejected.raw[:MAX_DEAD_LETTER], received_ms, headers)
 
-    def _produce(
-        self,
-        topic: str,
-        value: bytes,
-        key: bytes | None,
-        timestamp: int,
-        headers: Sequence[tuple[str, bytes]] = (),
-    ) -> None:
-        waiting_since: float | None = None
+    def _keep(self, records: Sequence[Record]) -> None:
+        """Put records into the spool; while it is full, hold the feed back rather than lose trades."""
+        is_held = False
         while True:
             try:
-                self._producer.produce(
-                    topic, value, key, timestamp=timestamp, headers=list(headers), on_delivery=self._on_delivery
-                )
-                return
-            except BufferError:
-                # The queue is full because the broker is slow or away: hold the feed back rather than lose trades.
-                if waiting_since is None:
-                    waiting_since = time.monotonic()
-                    log.warning("the queue to Kafka is full (%d messages): the feed waits", len(self._producer))
-                self._service.state = "waiting for Kafka"
-                time.sleep(0.1)
+                self._spool.append(records)
+            except SpoolFull as error:
+                if not is_held:
+                    is_held = True
+                    log.error("the feed waits: %s", error)
+                if self._service.stop.wait(HELD_BACK):
+                    self._service.counts["undelivered"] += len(records)
+                    log.error("%d records are lost: the producer stops, and they are not in the spool", len(records))
+                    return
+                self._service.state = "spool full"
                 self._watch.held_back(time.time())
-
-    def _on_delivery(self, error: KafkaError | None, message: Delivered) -> None:
-        if error is not None:
-            self._service.counts["undelivered"] += 1
-            log.error("a message for %s was not delivered: %s", message.topic(), error)
-            return
-        self._service.state = "running"
-        self._service.counts["delivered"] += 1
-        partition, offset = message.partition(), message.offset()
-        if message.topic() == self._settings.kafka_topic and partition is not None and offset is not None:
-            self._service.offsets[partition] = offset + 1
-
-    def _on_error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._service.state = "waiting for Kafka"
-            log.warning(
-                "Kafka at %s (kafka_bootstrap_servers) cannot be reached; %d messages wait",
-                self._settings.kafka_bootstrap_servers,
-                len(self._producer),
-            )
-
-    def close(self) -> None:
-        """Deliver what is left; says what could not be."""
-        self._closed.set()
-        self._poller.join()
-        left = self._producer.flush(FLUSH_PATIENCE)
-        if left:
-            self._service.counts["undelivered"] += left
-            log.error("%d messages could not be delivered to Kafka within %.0f s and are lost", left, FLUSH_PATIENCE)
+            else:
+                self._sender.wake()
+                return
 
 
 @contextmanager
@@ -191,24 +138,22 @@ def produce(settings: Settings) -> None:
     last_alive = previous.beat_at if previous else None
     with Service("producer", settings) as service, watch_feed(settings, service, last_alive) as watch:
         service.symbols = list(settings.symbols)
-        service.state = "waiting for Kafka"
-        try:
-            ensure_topics(settings, patience=None, stop=service.stop)
-        except KafkaException:
-            if service.stop.is_set():
-                return
-            raise
-        producer = TradeProducer(settings, service, watch)
+        spool = Spool(spool_path(settings), settings.spool_limit_mb)
+        sender = Sender(settings, service)
+        sender.start()
         try:
             FinnhubClient(
                 settings.feed_url,
                 settings.feed_token,
                 settings.symbols,
                 service.stop,
-                producer.handle,
+                TradeProducer(settings, service, watch, spool, sender).handle,
                 lambda state: setattr(service, "state", state),
                 watch,
             ).run()
         finally:
             watch.stopped(time.time())
-            producer.close()
+            sender.close()
+            spool.close()
+        if sender.failure is not None:
+            raise sender.failure

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -109,10 +109,15 @@ def topic_id(settings: Settings) -> str:
 
 
 @contextmanager
-def _consumer(settings: Settings) -> Iterator[Consumer]:
+def _consumer(settings: Settings, enable_partition_eof: bool = False) -> Iterator[Consumer]:
     """A consumer that belongs to no group and only looks."""
     consumer = Consumer(
-        {**client_settings(settings), "group.id": "stock-pipeline-offsets", "enable.auto.commit": False}
+        {
+            **client_settings(settings),
+            "group.id": "stock-pipeline-offsets",
+            "enable.auto.commit": False,
+            "enable.partition.eof": enable_partition_eof,
+        }
     )
     try:
         yield consumer
@@ -132,7 +137,7 @@ def offset_ranges(settings: Settings) -> dict[int, tuple[int, int]]:
             partition: consumer.get_watermark_offsets(
                 TopicPartition(settings.kafka_topic, partition), timeout=REQUEST_PATIENCE
             )
-            for partition in partitions(settings, consumer)
+            for partition in partitions(consumer, settings.kafka_topic)
         }
 
 
@@ -164,9 +169,31 @@ def offset_received_since(settings: Settings, partition: int, since: float) -> i
         )
 
 
-def partitions(settings: Settings, consumer: Consumer) -> list[int]:
-    """Numbers of the topic's partitions."""
-    metadata = consumer.list_topics(settings.kafka_topic, timeout=REQUEST_PATIENCE).topics[settings.kafka_topic]
+def headers_since(settings: Settings, topic: str, since_ms: int) -> Iterator[Mapping[str, str | bytes | None]]:
+    """The headers of each record of a topic, from the first on whose time is `since_ms`, UNIX milliseconds, or later.
+
+    Raises:
+        KafkaException: the broker cannot be reached.
+    """
+    with _consumer(settings, enable_partition_eof=True) as consumer:
+        wanted = [TopicPartition(topic, number, since_ms) for number in partitions(consumer, topic)]
+        begin = [p for p in consumer.offsets_for_times(wanted, timeout=REQUEST_PATIENCE) if p.offset >= 0]
+        consumer.assign(begin)
+        unread = {place.partition for place in begin}
+        while unread:
+            message = consumer.poll(REQUEST_PATIENCE)
+            error = KafkaError(KafkaError._TIMED_OUT) if message is None else message.error()
+            if message is not None and error is None:
+                yield dict(message.headers() or ())
+            elif message is not None and error is not None and error.code() == KafkaError._PARTITION_EOF:
+                unread.discard(message.partition())
+            else:
+                raise KafkaException(error)
+
+
+def partitions(consumer: Consumer, topic: str) -> list[int]:
+    """Numbers of a topic's partitions."""
+    metadata = consumer.list_topics(topic, timeout=REQUEST_PATIENCE).topics[topic]
     if metadata.error is not None:
-        raise UnknownTopic(f"kafka_topic: there is no topic {settings.kafka_topic}; `stock-pipeline up` creates it")
+        raise UnknownTopic(f"kafka_topic: there is no topic {topic}; `stock-pipeline up` creates it")
     return sorted(metadata.partitions)

@@ -24,6 +24,7 @@ PASSED_ON = (
     "symbols",
     "kafka_topic",
     "kafka_retention_days",
+    "spool_limit_mb",
     "bar_eligibility",
     "alert_webhook_url",
     "db_size_alert_gb",

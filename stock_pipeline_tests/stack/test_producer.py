@@ -1,10 +1,15 @@
 """The producer against a feed that misbehaves, and with a broker that is away."""
 
 import json
+import os
+import signal
+import subprocess
 import time
 from http import HTTPStatus
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from stock_pipeline_tests.conftest import Stack, eventually, free_port
 from stock_pipeline_tests.feed import Feed, frame
@@ -36,7 +41,7 @@ def test_bad_frames_are_dead_lettered_and_good_ones_go_on(stack: Stack, feed: Fe
     assert [message["symbol"] for message in feed.received] == ["FEED:A", "FEED:B"]
     huge = trade("A" * 10_000)
     ahead = trade("FEED:A", t=time.time_ns() // 1_000_000 + 120_000)
-    bad = ["{", "[]", '{"type":"news","data":[]}', frame({"s": "A"}), frame(huge), b"\xff\xfe"]
+    bad = ["{", "[]", '{"type":"\\ud800"}', '{"type":"news","data":[]}', frame({"s": "A"}), frame(huge), b"\xff\xfe"]
     bad += [frame(trade("FEED:A", t=0)), frame(ahead), '{"type":"trade","data":[{"p":NaN}]}']
     for text in bad:
         feed.send(text)
@@ -52,8 +57,8 @@ def test_bad_frames_are_dead_lettered_and_good_ones_go_on(stack: Stack, feed: Fe
     assert len(letters) == len(bad) + 1
     assert all(headers["reason"] and headers["origin"] == "websocket" for _, headers in letters)
     assert letters[0][0] == b"{"
-    assert json.loads(letters[4][0]) == huge
-    assert letters[5][0] == b"\xff\xfe"
+    assert json.loads(letters[5][0]) == huge
+    assert letters[6][0] == b"\xff\xfe"
     assert letters[-1][1]["truncated_from"] == "2000000"
     assert "Subscribing to too many symbols" in output
     assert "sesame-token" not in output
@@ -89,6 +94,95 @@ def test_a_second_producer_is_refused(stack: Stack, feed: Feed):
     assert second.returncode == 1
     assert "producer is running already" in second.stderr
     finish(producer)
+
+
+def volumes(stack: Stack, count: int) -> list[float]:
+    """Of the first trades in the topic, in their order; there are no more than `count`."""
+    done = stack.command("consume", "--from-beginning", "--limit", str(count))
+    found = [trade["v"] for line in done.stdout.splitlines() for trade in json.loads(line)["data"]]
+    assert sum(end for end in ends(stack)) == count
+    return found
+
+
+def ends(stack: Stack) -> list[int]:
+    consumer = Consumer({"bootstrap.servers": stack.kafka, "group.id": "tests"})
+    return [consumer.get_watermark_offsets(TopicPartition("stock-ticks", n), timeout=10)[1] for n in range(4)]
+
+
+def kill(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait()
+
+
+def test_nothing_is_lost_or_doubled_while_the_broker_is_away_and_the_producer_killed(own: Stack, feed: Feed):
+    """Each trade is told by its volume; the feed's kernel buffers are empty when the producer dies."""
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            sent.append(len(sent) + 1.0)
+            feed.send(frame(trade("FEED:A", v=sent[-1])))
+
+    def started() -> subprocess.Popen:
+        before = len(feed.received)
+        process = start_producer(own, feed, SYMBOLS="FEED:A")
+        eventually(lambda: len(feed.received) > before, 60)
+        return process
+
+    sent: list[float] = []
+    assert own.command("up").returncode == 0
+    producer = started()
+    send(50)
+    eventually(lambda: sum(ends(own)) == 50, 30)
+    # Acknowledged a moment ago, and not yet forgotten by the spool.
+    kill(producer)
+
+    broker = json.loads((own.home / "run" / "kafka.json").read_text())["pid"]
+    os.kill(broker, signal.SIGKILL)
+    producer = started()
+    send(50)
+    eventually(lambda: counts(own).get("trades") == 50)
+    kill(producer)
+    producer = started()
+    send(50)
+    eventually(lambda: counts(own).get("trades") == 50)
+    assert own.command("up").returncode == 0
+    eventually(lambda: sum(ends(own)) == 150, 60)
+    send(50)
+    eventually(lambda: sum(ends(own)) == 200, 60)
+    output = finish(producer)
+    assert "records of the spool were in Kafka already" in output
+    assert volumes(own, 200) == sent
+
+
+def test_a_topic_that_was_deleted_is_created_again_and_gets_what_was_not_acknowledged(own: Stack, feed: Feed):
+    assert own.command("up").returncode == 0
+    producer = start_producer(own, feed, SYMBOLS="FEED:A")
+    eventually(lambda: feed.received, 60)
+    feed.send(frame(trade("FEED:A", v=1.0)))
+    eventually(lambda: sum(ends(own)) == 1, 30)
+    admin = AdminClient({"bootstrap.servers": own.kafka})
+    admin.delete_topics(["stock-ticks"])["stock-ticks"].result()
+    feed.send(frame(trade("FEED:A", v=2.0)))
+    eventually(lambda: counts(own).get("delivered", 0) >= 2, 120)
+    finish(producer)
+    assert volumes(own, 1) == [2.0]
+
+
+def test_a_full_spool_holds_the_feed_back_and_goes_on_when_there_is_room(own: Stack, feed: Feed):
+    assert own.command("up").returncode == 0
+    broker = json.loads((own.home / "run" / "kafka.json").read_text())["pid"]
+    os.kill(broker, signal.SIGKILL)
+    producer = start_producer(own, feed, SYMBOLS="FEED:A", SPOOL_LIMIT_MB="1")
+    eventually(lambda: feed.received, 60)
+    count = 100
+    for number in range(count):
+        feed.send(frame(*[trade("FEED:A", v=number + 0.0, c=["x" * 60])] * 200))
+    eventually(lambda: json.loads((own.home / "run" / "producer.json").read_text())["state"] == "spool full", 30)
+    assert own.command("up").returncode == 0
+    eventually(lambda: sum(ends(own)) == count, 60)
+    output = finish(producer)
+    assert "SPOOL_LIMIT_MB is 1" in output
+    assert volumes(own, count) == [number + 0.0 for number in range(count) for _ in range(200)]
 
 
 def test_an_unreachable_broker_is_waited_for(stack: Stack, feed: Feed):

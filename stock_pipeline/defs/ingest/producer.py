@@ -20,6 +20,7 @@ def report_feed(beat: Heartbeat, resources: Resources) -> Events:
             metadata={
                 "messages_held": sum(end - first for first, end in ranges.values()),
                 "undelivered": counts["undelivered"],
+                "spooled": int(beat.figures.get("spooled", 0)),
                 **held,
             },
         ),

@@ -1,0 +1,133 @@
+"""What is on its way to Kafka, in a file: it outlives the producer, however that ends, and a broker that is away."""
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stock_pipeline.errors import SpoolFull
+from stock_pipeline.settings import Settings
+
+PATIENCE = 5.0
+"""Seconds for the other thread, or another program, that has locked the file."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS spool (name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS record (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL,
+    key BLOB,
+    value BLOB NOT NULL,
+    received_ms INTEGER NOT NULL,
+    headers TEXT NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A Kafka record to be.
+
+    Attributes:
+        received_ms: when its frame came, UNIX milliseconds; the record's time.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    received_ms: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Spool:
+    """Records in the order in which they came, each with an id that is never used again.
+
+    One object for each thread. What was appended survives the end of the process; the newest of it may not survive
+    that of the machine.
+
+    Args:
+        limit_mb: size of the file, beyond which nothing is taken.
+    """
+
+    def __init__(self, path: Path, limit_mb: int) -> None:
+        self._path = path
+        self._limit_mb = limit_mb
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
+        self._file.execute("PRAGMA journal_mode = WAL")
+        # In WAL mode this is safe from the end of the process; the feed does not wait for the disk.
+        self._file.execute("PRAGMA synchronous = NORMAL")
+        [page_bytes] = self._file.execute("PRAGMA page_size").fetchone()
+        self._file.execute(f"PRAGMA max_page_count = {limit_mb * 1_000_000 // page_bytes}")
+        self._file.executescript(SCHEMA)
+        self._file.execute("INSERT INTO spool SELECT ? WHERE NOT EXISTS (SELECT 1 FROM spool)", [uuid.uuid4().hex])
+        [self.name] = self._file.execute("SELECT name FROM spool").fetchone()
+        """Tells this spool from others that wrote to the same topic."""
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Keep records, all or none.
+
+        Raises:
+            SpoolFull: the limit or the disk leaves no room.
+        """
+        rows = [(r.topic, r.key, r.value, r.received_ms, json.dumps(r.headers)) for r in records]
+        try:
+            with self._transaction():
+                self._file.executemany(
+                    "INSERT INTO record (topic, key, value, received_ms, headers) VALUES (?, ?, ?, ?, ?)", rows
+                )
+        except sqlite3.OperationalError as error:
+            raise SpoolFull(
+                f"{self._path} takes no more: {error}; SPOOL_LIMIT_MB is {self._limit_mb}, or the disk is full"
+            ) from error
+
+    def after(self, number: int, most: int) -> list[tuple[int, Record]]:
+        """The next records with their ids, in order."""
+        rows = self._file.execute(
+            "SELECT id, topic, key, value, received_ms, headers FROM record WHERE id > ? ORDER BY id LIMIT ?",
+            (number, most),
+        )
+        return [
+            (number, Record(topic, kafka_key, value, received_ms, json.loads(headers)))
+            for number, topic, kafka_key, value, received_ms, headers in rows
+        ]
+
+    def drop_below(self, number: int) -> None:
+        """Forget the records before this id."""
+        self._file.execute("DELETE FROM record WHERE id < ?", [number])
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Forget single records."""
+        with self._transaction():
+            self._file.executemany("DELETE FROM record WHERE id = ?", [(number,) for number in numbers])
+
+    def oldest_ms(self) -> int | None:
+        """The earliest receipt of a record that is kept, UNIX milliseconds; None: there is none."""
+        [oldest] = self._file.execute("SELECT min(received_ms) FROM record").fetchone()
+        return None if oldest is None else int(oldest)
+
+    def __len__(self) -> int:
+        """How many records there are at most."""
+        [count] = self._file.execute("SELECT coalesce(max(id) - min(id) + 1, 0) FROM record").fetchone()
+        return int(count)
+
+    def close(self) -> None:
+        self._file.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._file.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._file.execute("COMMIT")
+        except BaseException:
+            if self._file.in_transaction:
+                self._file.execute("ROLLBACK")
+            raise
+
+
+def spool_path(settings: Settings) -> Path:
+    return settings.home / "producer" / "spool.sqlite"
