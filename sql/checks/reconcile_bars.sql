@@ -1,10 +1,12 @@
 -- Binds: begin, end, symbol (null: all), eligibility.
 -- Stops a release: every bar that differs from the one made of its ticks, or lacks its ticks or its bar. Volume and
 -- vwap may differ by 1e-9, relative: a floating sum depends on its order. Minutes whose trades not both streams have
--- committed, and those whose ticks have been dropped, are left out.
+-- committed, those whose ticks have been dropped, and the one that `end` lies in are left out.
 WITH expected AS MATERIALIZED (
     SELECT *
-    FROM bars_from_ticks(greatest(%(begin)s, ticks_kept_from()), %(end)s, %(symbol)s, %(eligibility)s)
+    FROM bars_from_ticks(
+        greatest(%(begin)s, ticks_kept_from()), date_trunc('minute', %(end)s::timestamptz), %(symbol)s, %(eligibility)s
+    )
 ),
 
 stored AS MATERIALIZED (
@@ -12,7 +14,7 @@ stored AS MATERIALIZED (
     FROM ohlcv_data
     WHERE
         "timestamp" >= greatest(%(begin)s, ticks_kept_from())
-        AND "timestamp" < %(end)s
+        AND "timestamp" < date_trunc('minute', %(end)s::timestamptz)
         AND (%(symbol)s::text IS NULL OR symbol = %(symbol)s)
 ),
 

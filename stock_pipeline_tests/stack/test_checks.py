@@ -105,6 +105,12 @@ def test_sound_data_passes_every_check(database: psycopg.Connection[DictRow]):
         assert batch.violations(database)[0] == [], batch
 
 
+def test_the_first_minute_is_looked_at_as_a_whole(database: psycopg.Connection[DictRow]):
+    """Of which an hour ago, to the second, is in the middle."""
+    database.execute("UPDATE tick_data SET event_time = event_time + INTERVAL '59.9 seconds'")
+    assert MATCHES.violations(database)[0] == []
+
+
 @pytest.mark.parametrize("batch", everything(), ids=lambda batch: f"{batch.statement}-{batch.asset}")
 def test_the_query_that_is_shown_can_be_run(database: psycopg.Connection[DictRow], batch: Batch):
     assert "%(" not in (query := batch.violations(database)[1])

@@ -11,7 +11,7 @@ from stock_pipeline.local.downloads import cache_folder
 from stock_pipeline_tests.conftest import Stack
 from stock_pipeline_tests.messages import encode, trade
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 BLOCKS = re.findall(
     r"^```\n(.*?)^```$", (PROJECT_ROOT / "docs" / "operations.md").read_text(), re.MULTILINE | re.DOTALL

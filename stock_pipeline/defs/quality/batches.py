@@ -65,10 +65,10 @@ class Batch:
     def violations(self, connection: psycopg.Connection[DictRow]) -> tuple[list[DictRow], str]:
         """Rows of `check`, how many it `found` and at most SAMPLE of what breaks it; and the query, for a person."""
         end = datetime.now(UTC)
-        # Whole days, where it is days: a bar of a day is looked at as a whole.
-        begin = end - self.look_back
+        # Whole minutes and, where it is days, whole days: a bar is looked at as a whole.
+        begin = (end - self.look_back).replace(second=0, microsecond=0)
         if self.look_back >= timedelta(days=1):
-            begin = begin.replace(hour=0, minute=0, second=0, microsecond=0)
+            begin = begin.replace(hour=0, minute=0)
         tables = {name: sql.Identifier(table) for name, table in self.tables.items()}
         statement = load_sql(f"checks/{self.statement}").format(**tables)
         values = {"begin": begin, "end": end, **self.values()}
