@@ -67,12 +67,7 @@ def streams(stack: Stack, changes: Mapping[str, str]) -> Iterator[None]:
     for name in ("tick", "ohlcv"):
         stack.start("stream", name, **changes)
     yield
-    for process in stack.started:
-        process.terminate()
-    while stack.started:
-        process = stack.started.pop()
-        output = process.communicate()[0]
-        assert process.returncode == 0, output
+    stack.stop_started()
 
 
 def main() -> None:

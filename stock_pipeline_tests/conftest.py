@@ -69,6 +69,15 @@ class Stack:
         self.started.append(process)
         return process
 
+    def stop_started(self) -> None:
+        """Ask all that was started to end, and see that it ended well."""
+        for process in self.started:
+            process.terminate()
+        while self.started:
+            process = self.started.pop()
+            output, _ = process.communicate(timeout=60)
+            assert process.returncode == 0, output
+
     def connect(self, role: str = "owner") -> psycopg.Connection:
         password = json.loads((self.home / "credentials.json").read_text())[role]
         conninfo = f"postgresql://localhost:{self.database_port}/stocks"

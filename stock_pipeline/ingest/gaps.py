@@ -27,6 +27,7 @@ from typing import Literal
 import psycopg
 
 from stock_pipeline.errors import first_line
+from stock_pipeline.ingest.durable_file import open_durable_file
 from stock_pipeline.market.instruments import instrument
 from stock_pipeline.settings import Settings
 from stock_pipeline.sql_files import load_sql
@@ -104,15 +105,11 @@ class GapJournal:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._unwritten: list[tuple[str, tuple[object, ...]]] = []
         self.is_database_away = False
         """Whether the newest attempt to tell the gaps failed."""
-        self._file = sqlite3.connect(path, JOURNAL_PATIENCE, isolation_level=None, check_same_thread=False)
-        self._file.execute("PRAGMA journal_mode = WAL")
-        # In WAL mode this is safe from the end of the process; the feed does not wait for the disk.
-        self._file.execute("PRAGMA synchronous = NORMAL")
+        self._file = open_durable_file(path, JOURNAL_PATIENCE)
         self._file.executescript(JOURNAL_SCHEMA)
 
     def open(self, symbol: str | None, started: float, cause: Cause, detail: str | None) -> str:

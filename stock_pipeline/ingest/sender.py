@@ -99,7 +99,7 @@ class Sender:
         """Wait for Kafka, and drop what it has already."""
         self._service.state = AWAY
         ensure_topics(self._settings, patience=None, stop=self._closing)
-        self._unacknowledged, self._sent, self._fault = {}, 0, None
+        self._sent, self._fault = 0, None
         oldest = spool.oldest_ms()
         if oldest is not None:
             self._drop_delivered(spool, oldest)
@@ -108,18 +108,14 @@ class Sender:
 
     def _drop_delivered(self, spool: Spool, oldest: int) -> None:
         self._closing.wait(LAST_WORDS)
-        found: list[int] = []
+        topics, found = (self._settings.kafka_topic, self._settings.dead_letter_topic), list[int]()
         for attempt in until_reachable(self._settings, stop=self._closing):
             with attempt:
-                found = [number for topic in self._topics for number in self._numbers_in(topic, spool, oldest)]
+                found = [number for topic in topics for number in self._numbers_in(topic, spool, oldest)]
         spool.drop(found)
         left = len(spool)
         self._service.counts["resent"] += left
         log.info("%d records of the spool were in Kafka already, %d are sent", len(found), left)
-
-    @property
-    def _topics(self) -> tuple[str, str]:
-        return self._settings.kafka_topic, self._settings.dead_letter_topic
 
     def _numbers_in(self, topic: str, spool: Spool, since_ms: int) -> Iterator[int]:
         """Ids of the spool's records that a topic holds."""
@@ -135,10 +131,9 @@ class Sender:
         settled = time.monotonic()
         while self._fault is None and not self._closing.is_set():
             self._arrived.clear()
-            count = self._send_next(spool, producer)
+            if not self._send_next(spool, producer):
+                self._arrived.wait(QUIET)
             producer.poll(0)
-            if not count and not self._arrived.wait(QUIET):
-                producer.poll(0)
             if time.monotonic() - settled > SETTLE:
                 self._settle(spool)
                 settled = time.monotonic()

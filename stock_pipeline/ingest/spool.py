@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stock_pipeline.errors import SpoolFull
+from stock_pipeline.ingest.durable_file import open_durable_file
 from stock_pipeline.settings import Settings
 
 PATIENCE = 5.0
@@ -55,11 +56,7 @@ class Spool:
     def __init__(self, path: Path, limit_mb: int) -> None:
         self._path = path
         self._limit_mb = limit_mb
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
-        self._file.execute("PRAGMA journal_mode = WAL")
-        # In WAL mode this is safe from the end of the process; the feed does not wait for the disk.
-        self._file.execute("PRAGMA synchronous = NORMAL")
+        self._file = open_durable_file(path, PATIENCE)
         [page_bytes] = self._file.execute("PRAGMA page_size").fetchone()
         self._file.execute(f"PRAGMA max_page_count = {limit_mb * 1_000_000 // page_bytes}")
         self._file.executescript(SCHEMA)

@@ -90,14 +90,6 @@ class Edition:
         for name in ("tick", "ohlcv"):
             self.stack.start("stream", name)
 
-    def stop_streams(self) -> None:
-        for stream in self.stack.started:
-            stream.terminate()
-        while self.stack.started:
-            stream = self.stack.started.pop()
-            output, _ = stream.communicate(timeout=60)
-            assert stream.returncode == 0, output
-
     def settle(self) -> None:
         """Wait until both streams have committed all that Kafka holds now, and the bars of it are settled."""
         [(now,)] = self.stack.query("SELECT now()")
@@ -143,7 +135,7 @@ def edition(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     result.start_streams()
     result.take_in(generate(TRADES, 120, 1))
     yield result
-    result.stop_streams()
+    stack.stop_started()
     assert stack.command("down", "--wipe").returncode == 0
 
 
@@ -204,7 +196,7 @@ def test_late_trades_get_into_their_old_bars(old: Edition):
 
 def test_streams_that_begin_again_write_nothing_twice(old: Edition):
     before = old.stored()
-    old.stop_streams()
+    old.stack.stop_started()
     shutil.rmtree(old.stack.home / "checkpoints")
     with old.stack.connect() as connection:
         connection.execute("UPDATE stream_offset SET next_offset = 0")
