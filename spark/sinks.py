@@ -168,9 +168,11 @@ def _reject_dropped(chunk: pa.Table, settings: Settings) -> pa.Table:
     if not pc.any(dropped).as_py():
         return chunk
     reason = f"t is before {kept_from:%Y-%m-%d}, from where on ticks are kept"
+    # The other rows may hold what is no text.
+    encoded = (encode(settings.avro_schema, [_as_trade(row)]) for row in chunk.filter(dropped).to_pylist())
     values = [
-        encode(settings.avro_schema, [_as_trade(row)]) if is_dropped else row["value"]
-        for row, is_dropped in zip(chunk.to_pylist(), dropped.to_pylist(), strict=True)
+        next(encoded) if is_dropped else value
+        for value, is_dropped in zip(chunk["value"].to_pylist(), dropped.to_pylist(), strict=True)
     ]
     chunk = chunk.set_column(
         chunk.schema.get_field_index("reason"), "reason", pc.if_else(dropped, reason, chunk["reason"])
@@ -261,8 +263,10 @@ def _dead_letter(rejected: pa.Table, settings: Settings) -> None:
         if error is not None:
             failures.append(error)
 
-    for row in rejected.to_pylist():
-        headers = {name: row[name] for name in ("reason", "topic", "partition", "offset", "index")}
+    origin = ("reason", "topic", "partition", "offset", "index")
+    # Not the other columns, which may hold what is no text.
+    for row in rejected.select([*origin, "value", "received_at"]).to_pylist():
+        headers = {name: row[name] for name in origin}
         producer.produce(
             settings.dead_letter_topic,
             row["value"],

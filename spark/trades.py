@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro
 
-from stock_pipeline.ingest.trade import EARLIEST_TIME, MAX_AHEAD, MAX_SYMBOL_LENGTH, MAX_TRADES_PER_MESSAGE
+from stock_pipeline.ingest.trade import EARLIEST_TIME, LEAST, MAX_AHEAD, MAX_SYMBOL_LENGTH, MAX_TRADES_PER_MESSAGE, MOST
 from stock_pipeline.settings import Settings
 
 PRINTABLE = rf"^(?:[^\p{{C}}\p{{Z}}]| ){{1,{MAX_SYMBOL_LENGTH}}}\z"
@@ -54,13 +54,35 @@ def offsets_json(settings: Settings, offsets: Mapping[int, int]) -> str:
 
 
 def _kafka_options(settings: Settings) -> dict[str, str]:
-    return {
+    """What Spark's Kafka source is given; certificates and key as text, since workers have no files of ours."""
+    options = {
         "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
         "kafka.default.api.timeout.ms": "20000",
         "kafka.request.timeout.ms": "10000",
+        "kafka.security.protocol": settings.kafka_security_protocol,
         "subscribe": settings.kafka_topic,
         "failOnDataLoss": "true",
     }
+    if settings.kafka_sasl_username and settings.kafka_sasl_password:
+        options["kafka.sasl.mechanism"] = settings.kafka_sasl_mechanism
+        options["kafka.sasl.jaas.config"] = _login(
+            settings.kafka_sasl_mechanism, settings.kafka_sasl_username, settings.kafka_sasl_password.get_secret_value()
+        )
+    if settings.kafka_ssl_ca:
+        options["kafka.ssl.truststore.type"] = "PEM"
+        options["kafka.ssl.truststore.certificates"] = settings.kafka_ssl_ca.read_text()
+    if settings.kafka_ssl_certificate and settings.kafka_ssl_key:
+        options["kafka.ssl.keystore.type"] = "PEM"
+        options["kafka.ssl.keystore.certificate.chain"] = settings.kafka_ssl_certificate.read_text()
+        options["kafka.ssl.keystore.key"] = settings.kafka_ssl_key.read_text()
+    return options
+
+
+def _login(mechanism: str, username: str, password: str) -> str:
+    """A login in the language of Java's JAAS."""
+    module = "plain.PlainLoginModule" if mechanism == "PLAIN" else "scram.ScramLoginModule"
+    user, word = (text.replace("\\", "\\\\").replace('"', '\\"') for text in (username, password))
+    return f'org.apache.kafka.common.security.{module} required username="{user}" password="{word}";'
 
 
 def explode_trades(records: DataFrame, settings: Settings) -> DataFrame:
@@ -77,20 +99,24 @@ def explode_trades(records: DataFrame, settings: Settings) -> DataFrame:
     record_reason = (
         F.when(F.col("value").isNull(), "empty record")
         .when(kind.isNull(), "not Avro of this schema")
-        .when(kind != "trade", F.concat(F.lit("unknown message type: "), F.left(kind, F.lit(64))))
+        .when(kind != "trade", F.concat(F.lit("unknown message type: "), F.make_valid_utf8(F.left(kind, F.lit(64)))))
         .when(F.size("message.data") > MAX_TRADES_PER_MESSAGE, f"more than {MAX_TRADES_PER_MESSAGE} trades")
         .when(F.size("message.data") == 0, "no trades")
     )
     elements = decoded.withColumn("record_reason", record_reason).select(
         "*", F.posexplode_outer(F.when(F.col("record_reason").isNull(), F.col("message.data"))).alias("index", "trade")
     )
+    price, volume = F.col("trade.p"), F.col("trade.v")
     time, conditions = F.col("trade.t"), F.col("trade.c")
     reason = (
         F.when(F.col("record_reason").isNotNull(), F.col("record_reason"))
         .when(~_is_text(F.col("trade.s")), f"s is not 1 to {MAX_SYMBOL_LENGTH} printable characters")
         # NaN is greater than every number to Spark.
-        .when(~_between(F.col("trade.p") > 0, F.col("trade.p")), "p is not a finite number above 0")
-        .when(~_between(F.col("trade.v") >= 0, F.col("trade.v")), "v is not a finite number of at least 0")
+        .when(~price.between(LEAST, MOST), f"p is not a finite number above 0 ({LEAST:g} to {MOST:g})")
+        .when(
+            ~((volume == 0) | volume.between(LEAST, MOST)),
+            f"v is not a finite number of at least 0 (0, or {LEAST:g} to {MOST:g})",
+        )
         .when(time < EARLIEST_TIME, "t is before 1990")
         .when(time > received_ms + MAX_AHEAD, f"t is more than {MAX_AHEAD // 1000} s after receipt")
         .when(F.exists(conditions, lambda code: ~_is_text(code)), "c is no list of printable strings")
@@ -116,7 +142,3 @@ def explode_trades(records: DataFrame, settings: Settings) -> DataFrame:
 
 def _is_text(value: Column) -> Column:
     return F.is_valid_utf8(value) & value.rlike(PRINTABLE)
-
-
-def _between(above: Column, value: Column) -> Column:
-    return above & (value < float("inf"))

@@ -5,7 +5,6 @@ Protocol: Finnhub's WebSocket documentation, "Trades".
 
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -19,6 +18,9 @@ EARLIEST_TIME = 631_152_000_000
 
 MAX_AHEAD = 60_000
 """How many milliseconds after its receipt a trade may claim to be: one far ahead would poison the watermark."""
+
+LEAST, MOST = 1e-100, 1e100
+"""What a market's prices and volumes lie between: PostgreSQL refuses products of numbers further out."""
 
 MAX_SYMBOL_LENGTH = 64
 
@@ -40,11 +42,16 @@ class Trade(TypedDict):
 
 @dataclass(frozen=True)
 class Message:
-    """Trades of one symbol from one frame: one Kafka message."""
+    """Trades of one symbol from one frame: one Kafka message.
+
+    Attributes:
+        newest_ms: the latest of their times, UNIX milliseconds.
+    """
 
     symbol: str
     value: bytes
     trades: int
+    newest_ms: int
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,10 @@ def check_trade(element: object, received_ms: int) -> Trade:
     if not _is_text(symbol):
         raise NotATrade(f"s is not 1 to {MAX_SYMBOL_LENGTH} printable characters")
     price, volume = _number(element, "p"), _number(element, "v")
-    if not math.isfinite(price) or price <= 0:
-        raise NotATrade("p is not a finite number above 0")
-    if not math.isfinite(volume) or volume < 0:
-        raise NotATrade("v is not a finite number of at least 0")
+    if not LEAST <= price <= MOST:
+        raise NotATrade(f"p is not a finite number above 0 ({LEAST:g} to {MOST:g})")
+    if volume != 0 and not LEAST <= volume <= MOST:
+        raise NotATrade(f"v is not a finite number of at least 0 (0, or {LEAST:g} to {MOST:g})")
     time = element["t"]
     if not isinstance(time, int) or isinstance(time, bool):
         raise NotATrade("t is no whole number of milliseconds")
@@ -162,4 +169,4 @@ def read_frame(schema: Mapping[str, Any], raw: bytes, received_ms: int) -> Frame
 def _messages(schema: Mapping[str, Any], symbol: str, trades: Sequence[Trade]) -> Iterator[Message]:
     for start in range(0, len(trades), MAX_TRADES_PER_MESSAGE):
         part = trades[start : start + MAX_TRADES_PER_MESSAGE]
-        yield Message(symbol, encode(schema, part), len(part))
+        yield Message(symbol, encode(schema, part), len(part), max(trade["t"] for trade in part))

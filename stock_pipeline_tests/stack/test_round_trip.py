@@ -138,8 +138,8 @@ def test_consume_prints_decoded_messages(replayed: Stack):
 
 
 BAD_TRADES = {
-    "p is not a finite": [{"p": float("nan")}, {"p": float("inf")}, {"p": 0.0}, {"p": -3.0}],
-    "v is not a finite": [{"v": float("nan")}, {"v": -1.0}],
+    "p is not a finite": [{"p": float("nan")}, {"p": float("inf")}, {"p": 0.0}, {"p": -3.0}, {"p": 1e101}],
+    "v is not a finite": [{"v": float("nan")}, {"v": -1.0}, {"v": 1e-101}],
     "t is before 1990": [{"t": 0}, {"t": -(2**63)}],
     "t is more than 60 s": [{"t": int(time.time() * 1000) + 86_400_000}, {"t": 2**63 - 1}],
     "s is not 1 to 64": [{"s": ""}, {"s": "A" * 65}, {"s": "A\x00"}, {"s": "A\n"}],
