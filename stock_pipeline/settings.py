@@ -1,13 +1,14 @@
 """All settings: from the environment, then .env, then config.json, then the defaults below."""
 
 import json
+import os
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from psycopg.conninfo import make_conninfo
-from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -62,6 +63,21 @@ class Settings(BaseSettings):
     )
     kafka_topic: str = Field("stock-ticks", pattern=r"^[a-zA-Z0-9._-]{1,200}$", description="topic of the trades")
     kafka_retention_days: int = Field(7, ge=1, description="how long the topic keeps messages")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how a broker of yours is spoken to; the embedded one is spoken to in plain text"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="how kafka_sasl_username logs in"
+    )
+    kafka_sasl_username: str | None = Field(None, description="user of the broker, for SASL_…")
+    kafka_sasl_password: SecretStr | None = Field(None, description="the user's")
+    kafka_ssl_ca: Path | None = Field(
+        None, description="PEM file with the certificates that vouch for the broker; unset: those of this machine"
+    )
+    kafka_ssl_certificate: Path | None = Field(
+        None, description="PEM file with our own certificate, where the broker wants one"
+    )
+    kafka_ssl_key: Path | None = Field(None, description="PEM file with its key, PKCS #8, not encrypted")
     spool_limit_mb: int = Field(
         1_000, ge=1, description="what the producer keeps on disk while Kafka is away, in MB; then the feed waits"
     )
@@ -155,6 +171,24 @@ class Settings(BaseSettings):
             if not host or not port.isdigit():
                 raise ValueError("expected host:port, several separated by commas")
         return value
+
+    @field_validator("kafka_ssl_ca", "kafka_ssl_certificate", "kafka_ssl_key")
+    @classmethod
+    def _check_readable(cls, value: Path | None) -> Path | None:
+        path = cls._absolute(value)
+        if path is not None and not os.access(path, os.R_OK):
+            raise ValueError(f"{path} cannot be read")
+        return path
+
+    @model_validator(mode="after")
+    def _check_login(self) -> Self:
+        if self.kafka_security_protocol.startswith("SASL") and not (
+            self.kafka_sasl_username and self.kafka_sasl_password
+        ):
+            raise ValueError("kafka_security_protocol: SASL needs kafka_sasl_username and kafka_sasl_password")
+        if (self.kafka_ssl_certificate is None) != (self.kafka_ssl_key is None):
+            raise ValueError("kafka_ssl_certificate: it and kafka_ssl_key need each other")
+        return self
 
     @field_validator("home", "grafana_home")
     @classmethod

@@ -16,7 +16,7 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from stock_pipeline.ingest.spool import Spool, spool_path
-from stock_pipeline.ingest.topics import client_settings, ensure_topics, headers_since, until_reachable
+from stock_pipeline.ingest.topics import client_settings, ensure_topics, headers_since, say_refusal, until_reachable
 from stock_pipeline.services.service import Service
 from stock_pipeline.settings import Settings
 
@@ -222,3 +222,5 @@ class Sender:
                 "Kafka at %s (kafka_bootstrap_servers) cannot be reached: trades are kept in the spool",
                 self._settings.kafka_bootstrap_servers,
             )
+        else:
+            say_refusal(error)

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -35,10 +36,45 @@ BROKER_AWAY = (
 """Codes that say that the broker cannot be reached or is just starting, rather than that it refuses."""
 
 
-def client_settings(settings: Settings) -> dict[str, str | int | float | bool]:
+def client_settings(settings: Settings) -> dict[str, Any]:
     """What every librdkafka client of this project is given."""
+    given = {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "security.protocol": settings.kafka_security_protocol,
+        "ssl.ca.location": settings.kafka_ssl_ca,
+        "ssl.certificate.location": settings.kafka_ssl_certificate,
+        "ssl.key.location": settings.kafka_ssl_key,
+    }
+    if settings.kafka_sasl_username and settings.kafka_sasl_password:
+        given["sasl.mechanism"] = settings.kafka_sasl_mechanism
+        given["sasl.username"] = settings.kafka_sasl_username
+        given["sasl.password"] = settings.kafka_sasl_password.get_secret_value()
     # Connections are reported by our own retries, one line each, not by a line for every attempt.
-    return {"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 2}
+    return {
+        "log_level": 2,
+        "error_cb": say_refusal,
+        **{name: str(value) for name, value in given.items() if value is not None},
+    }
+
+
+def say_refusal(error: KafkaError) -> None:
+    """Log that the broker does not want us, which to librdkafka's requests looks like one that is away."""
+    if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+        log.error("Kafka refuses us: %s; see kafka_security_protocol, kafka_sasl_* and kafka_ssl_*", error.str())
+
+
+def list_topics(client: AdminClient | Consumer, topic: str | None = None) -> Any:
+    """The brokers, and all topics or one.
+
+    Raises:
+        KafkaException: the broker cannot be reached, or refuses us: then the log says so.
+    """
+    try:
+        return client.list_topics(topic, timeout=REQUEST_PATIENCE)
+    except KafkaException:
+        # Lets librdkafka call what it has to say.
+        client.poll(0)
+        raise
 
 
 def admin_client(settings: Settings) -> AdminClient:
@@ -70,7 +106,7 @@ def ensure_topics(settings: Settings, patience: float | None = 60, stop: threadi
 
 def _create_topics(settings: Settings) -> None:
     client = admin_client(settings)
-    known = client.list_topics(timeout=REQUEST_PATIENCE)
+    known = list_topics(client)
     configuration = {
         "retention.ms": str(settings.kafka_retention_days * 86_400_000),
         "message.timestamp.type": "CreateTime",
@@ -193,7 +229,7 @@ def headers_since(settings: Settings, topic: str, since_ms: int) -> Iterator[Map
 
 def partitions(consumer: Consumer, topic: str) -> list[int]:
     """Numbers of a topic's partitions."""
-    metadata = consumer.list_topics(topic, timeout=REQUEST_PATIENCE).topics[topic]
+    metadata = list_topics(consumer, topic).topics[topic]
     if metadata.error is not None:
         raise UnknownTopic(f"kafka_topic: there is no topic {topic}; `stock-pipeline up` creates it")
     return sorted(metadata.partitions)

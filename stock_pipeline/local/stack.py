@@ -49,6 +49,11 @@ def check_is_embedded(settings: Settings) -> None:
             f"stack is {settings.stack}: Kafka and TimescaleDB are started by others; set STACK=embedded to start them "
             "here"
         )
+    if settings.kafka_security_protocol != "PLAINTEXT":
+        raise SettingsError(
+            f"kafka_security_protocol is {settings.kafka_security_protocol}: the embedded broker speaks PLAINTEXT; set "
+            "STACK=external for a broker of yours"
+        )
 
 
 def up(settings: Settings) -> dict[str, bool]:
