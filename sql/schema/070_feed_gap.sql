@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS feed_gap (
 
 COMMENT ON TABLE feed_gap IS 'When the feed is known to have been away';
 COMMENT ON COLUMN feed_gap.symbol IS 'Symbol as Finnhub writes it; null: every symbol';
-COMMENT ON COLUMN feed_gap.started IS 'The last sign of life before it';
+COMMENT ON COLUMN feed_gap.started IS 'Until when all that the feed sent had come';
 COMMENT ON COLUMN feed_gap.ended IS 'The first sign of life after it; null: it lasts';
 -- disconnected: no connection to the feed. silent: no trade for longer than the symbol's rhythm allows. subscription
 -- rejected: by Finnhub. producer down: nobody listened. expired in Kafka: dropped from the topic before it was taken in.

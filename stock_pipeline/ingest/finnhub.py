@@ -9,7 +9,7 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote, urlsplit
 
 import websocket
@@ -22,8 +22,10 @@ from stock_pipeline.ingest.gaps import FeedWatch
 
 log = logging.getLogger(__name__)
 
-PING_INTERVAL = 20.0
-PING_PATIENCE = 10.0
+PING_INTERVAL = 10.0
+"""Seconds between two pings, whose answers say until when a quiet feed has come."""
+
+PING_PATIENCE = 9.0
 """A connection whose ping is not answered within this many seconds is dead, even if nobody closed it."""
 
 CONNECT_PATIENCE = 15.0
@@ -45,7 +47,8 @@ class FinnhubClient:
     """One connection at a time to `url`, renewed until `stop` is set.
 
     Args:
-        on_frame: gets the bytes of each frame and the time of its receipt in UNIX milliseconds.
+        on_frame: gets the bytes of each frame and the time of its receipt in UNIX milliseconds; gives the time of the
+            newest trade in it, UNIX milliseconds, None where there is none.
         on_state: gets a word or two on what the connection does.
         watch: learns when there is a connection and when there is none.
     """
@@ -56,18 +59,18 @@ class FinnhubClient:
         token: str,
         symbols: Sequence[str],
         stop: threading.Event,
-        on_frame: Callable[[bytes, int], None],
+        on_frame: Callable[[bytes, int], int | None],
         on_state: Callable[[str], None],
         watch: FeedWatch,
     ) -> None:
         self._url = url
         self._token = token
-        self._symbols = symbols
+        self._symbols = list(symbols)
+        self._subscribing = threading.Lock()
         self._stop = stop
         self._on_frame = on_frame
         self._on_state = on_state
         self._watch = watch
-        self._alive_at = 0.0
         self._failure: BaseException | None = None
         self._app: websocket.WebSocketApp | None = None
         self.connections = 0
@@ -93,6 +96,24 @@ class FinnhubClient:
                     if not self._stop.is_set():
                         self._connect()
 
+    def change_symbols(self, symbols: Sequence[str]) -> None:
+        """Subscribe to these only, from now on and after every reconnection."""
+        with self._subscribing:
+            gone = [symbol for symbol in self._symbols if symbol not in symbols]
+            added = [symbol for symbol in symbols if symbol not in self._symbols]
+            # The oldest first: where there are too many, Finnhub refuses the newest.
+            self._symbols = [symbol for symbol in self._symbols if symbol not in gone] + added
+            try:
+                self._send("unsubscribe", gone)
+                self._send("subscribe", added)
+            except websocket.WebSocketException:
+                log.info("there is no connection: the next one subscribes to all of them")
+
+    def _send(self, kind: str, symbols: Iterable[str]) -> None:
+        if self._app is not None:
+            for symbol in symbols:
+                self._app.send(json.dumps({"type": kind, "symbol": symbol}))
+
     def _say(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         pause = state.next_action.sleep if state.next_action else 0
@@ -111,12 +132,10 @@ class FinnhubClient:
             f"{self._url}?token={quote(self._token, safe='')}",
             on_open=self._subscribe,
             on_message=self._receive,
-            on_ping=self._live,
-            on_pong=self._live,
+            on_pong=self._answered,
             on_error=self._note,
         )
         began = time.monotonic()
-        self._alive_at = time.time()
         websocket.setdefaulttimeout(CONNECT_PATIENCE)
         # UTF-8 is checked by the reader of the frame, which keeps what is not.
         self._app.run_forever(
@@ -132,7 +151,7 @@ class FinnhubClient:
             return
         lasted = time.monotonic() - began
         reason = _explain(failure)
-        self._watch.disconnected(time.time(), self._alive_at, reason.replace(self._token, "***"))
+        self._watch.disconnected(time.time(), self._watch.complete_until, reason.replace(self._token, "***"))
         if lasted < HEALTHY_AFTER:
             raise FinnhubRefused(f"no lasting connection to {host}: {reason}")
         log.warning("connection to %s lost after %.0f s: %s", host, lasted, reason)
@@ -143,28 +162,29 @@ class FinnhubClient:
         if self._app is not None:
             self._app.close()
 
-    def _subscribe(self, app: websocket.WebSocketApp) -> None:
+    def _subscribe(self, _app: websocket.WebSocketApp) -> None:
         self.connections += 1
-        for symbol in self._symbols:
-            app.send(json.dumps({"type": "subscribe", "symbol": symbol}))
+        with self._subscribing:
+            self._send("subscribe", self._symbols)
         log.info("connected to %s, subscribed to %d symbols", urlsplit(self._url).netloc, len(self._symbols))
-        self._alive_at = time.time()
-        self._watch.connected(self._alive_at)
+        self._watch.connected(time.time())
         self._on_state("running")
 
-    def _live(self, _app: websocket.WebSocketApp, _data: bytes) -> None:
-        self._alive_at = time.time()
+    def _answered(self, app: websocket.WebSocketApp, _data: bytes) -> None:
+        self._watch.took_in_until(app.last_ping_tm, time.time())
 
     def _receive(self, app: websocket.WebSocketApp, frame: str | bytes) -> None:
         received_ms = time.time_ns() // 1_000_000
-        self._alive_at = received_ms / 1000
         raw = frame if isinstance(frame, bytes) else frame.encode()
         try:
-            self._on_frame(raw, received_ms)
+            newest_ms = self._on_frame(raw, received_ms)
         except Exception as error:  # noqa: BLE001 - kept, and raised again by run()
             # websocket-client logs what a callback raises and goes on: the frame would be lost.
             self._failure = _HandlerFailed(error)
             app.close()
+        else:
+            if newest_ms is not None:
+                self._watch.took_in_until(newest_ms / 1000, received_ms / 1000)
 
     def _note(self, _app: websocket.WebSocketApp, error: BaseException) -> None:
         if not isinstance(self._failure, _HandlerFailed):

@@ -1,7 +1,7 @@
 """When the feed was away: noticed by the producer, kept in its journal, told to PostgreSQL when that is there.
 
-Every symbol is away while the producer is down and while there is no connection: from the last sign of life
-(heartbeat, frame or pong) until the next connection. These two follow one another without a break, as one gap.
+Every symbol is away while the producer is down and while there is no connection: from the newest trade that came, or
+the newest ping that was answered, until the next connection. These two follow one another without a break, as one gap.
 
 One symbol is away while its subscription is rejected, and while it is silent for longer than its own rhythm allows.
 Allowed is three times its longest recent interval between two messages, and at least a minute. The
@@ -244,23 +244,21 @@ class FeedWatch:
     def __init__(self, symbols: Sequence[str], journal: GapJournal) -> None:
         self._journal = journal
         self._lock = threading.Lock()
-        self._pulses = {symbol: _Pulse(symbol, instrument(symbol).calendar) for symbol in symbols}
-        # Renewed by look() alone, so that no trade waits for a calendar.
-        self._periods = {
-            pulse.calendar: ALWAYS_OPEN if pulse.calendar == "24/7" else NOT_KNOWN for pulse in self._pulses.values()
-        }
-        # Longest first: of two symbols that begin alike, the one that is meant.
-        names = sorted(map(re.escape, symbols), key=len, reverse=True)
-        self._named = re.compile(rf"(?<!\w)(?:{'|'.join(names)})(?!\w)")
+        self._pulses: dict[str, _Pulse] = {}
+        self._periods: dict[str, Period] = {}
+        self.change_symbols(symbols, -math.inf)
         self._outage: str | None = None
         self._is_connected = False
         self._heard_from = math.inf
+        self.complete_until = math.inf
+        """Whatever the feed sent until then has been taken in or is in a gap."""
         self.opened = 0
         """Number of gaps opened."""
 
     def started(self, now: float, last_alive: float | None) -> None:
-        """The producer starts; `last_alive` is the newest heartbeat of the one before."""
+        """The producer starts; the one before had taken in everything until `last_alive`; None: there was none."""
         with self._lock:
+            self.complete_until = now
             for gap in self._journal.open_gaps():
                 if gap.symbol is None:
                     self._outage = gap.id
@@ -269,23 +267,47 @@ class FeedWatch:
             if last_alive is not None:
                 self._begin_outage(last_alive, "producer down", "no heartbeat since")
 
+    def change_symbols(self, symbols: Sequence[str], now: float) -> None:
+        """From now on these symbols are subscribed to, and no others."""
+        with self._lock:
+            for symbol in self._pulses.keys() - set(symbols):
+                pulse = self._pulses.pop(symbol)
+                if pulse.gap is not None:
+                    self._end(pulse, now)
+            for symbol in symbols:
+                pulse = self._pulses.setdefault(symbol, _Pulse(symbol, instrument(symbol).calendar))
+                # Renewed by look() alone, so that no trade waits for a calendar.
+                self._periods.setdefault(pulse.calendar, ALWAYS_OPEN if pulse.calendar == "24/7" else NOT_KNOWN)
+            # Longest first: of two symbols that begin alike, the one that is meant.
+            names = sorted(map(re.escape, symbols), key=len, reverse=True)
+            self._named = re.compile(rf"(?<!\w)(?:{'|'.join(names)})(?!\w)")
+
     def connected(self, now: float) -> None:
         """There is a connection, and all symbols are subscribed to."""
         with self._lock:
             self._is_connected = True
-            self._heard_from = now
+            self._heard_from = self.complete_until = now
             if self._outage is not None:
                 self._journal.close(self._outage, now)
                 self._outage = None
 
     def disconnected(self, now: float, since: float, reason: str) -> None:
-        """There is no connection; `since` is the last sign of life of the one before, or the start of the attempt."""
+        """There is no connection; what was sent after `since` may be lost."""
         with self._lock:
             self._is_connected = False
             for pulse in self._pulses.values():
                 if pulse.is_silent:
                     self._end(pulse, since)
             self._begin_outage(min(since, now), "disconnected", reason)
+
+    def took_in_until(self, sent: float, now: float) -> None:
+        """All that the feed had sent when it sent something that came now.
+
+        What dies with a connection is younger than the newest trade that came, and than the newest ping that was
+        answered, but not than the moment in which those came: a line may be slow.
+        """
+        # Never ahead of the clock, so that one that was set back does not leave it there.
+        self.complete_until = min(max(self.complete_until, sent), now)
 
     def held_back(self, now: float) -> None:
         """The producer takes in nothing, because Kafka does not: the silence until now is not the feed's."""
@@ -318,7 +340,7 @@ class FeedWatch:
 
     def look(self, now: float) -> None:
         """Find the symbols that are silent for too long. To be called about once a second, from one thread."""
-        for name, period in self._periods.items():
+        for name, period in list(self._periods.items()):
             if not period.begins <= now < period.ends:
                 self._periods[name] = period_at(name, now)
         with self._lock:

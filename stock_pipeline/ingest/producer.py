@@ -1,19 +1,20 @@
 """From the feed to the spool: each frame is split by symbol, checked, and encoded or dead-lettered."""
 
 import logging
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from stock_pipeline.errors import SpoolFull
+from stock_pipeline.errors import SettingsError, SpoolFull
 from stock_pipeline.ingest.finnhub import FinnhubClient
 from stock_pipeline.ingest.gaps import FeedWatch, GapJournal, journal_path, tell_gaps
 from stock_pipeline.ingest.sender import Sender
 from stock_pipeline.ingest.spool import Record, Spool, spool_path
 from stock_pipeline.ingest.trade import Rejected, read_frame
 from stock_pipeline.services.service import Heartbeat, Service, record_path
-from stock_pipeline.settings import Settings
+from stock_pipeline.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,8 @@ class TradeProducer:
         self._spool = spool
         self._sender = sender
 
-    def handle(self, raw: bytes, received_ms: int) -> None:
-        """Take in one frame."""
+    def handle(self, raw: bytes, received_ms: int) -> int | None:
+        """Take in one frame; gives the time of its newest trade, UNIX milliseconds, None where there is none."""
         counts = self._service.counts
         frame = read_frame(self._schema, raw, received_ms)
         if frame.control is not None and frame.control["type"] == "error":
@@ -64,6 +65,7 @@ class TradeProducer:
         counts["frames"] += 1
         counts["messages"] += len(frame.messages)
         counts["dead_letters"] += len(frame.rejected)
+        return max((message.newest_ms for message in frame.messages), default=None)
 
     def _dead_letter(self, rejected: Rejected, received_ms: int) -> Record:
         headers = {"reason": rejected.reason, "origin": "websocket"}
@@ -96,10 +98,10 @@ class TradeProducer:
 def watch_feed(settings: Settings, service: Service, last_alive: float | None) -> Iterator[FeedWatch]:
     """The watch, and a thread that lets it look and tells PostgreSQL, for as long as the producer runs.
 
-    Counts, in the service: gaps.
+    Counts, in the service: gaps. Its figures: complete_until, UNIX seconds.
 
     Args:
-        last_alive: the previous producer's newest heartbeat, UNIX seconds; None: there was none.
+        last_alive: until when the previous producer had taken in everything, UNIX seconds; None: there was none.
     """
     journal = GapJournal(journal_path(settings))
     watch = FeedWatch(settings.symbols, journal)
@@ -109,6 +111,8 @@ def watch_feed(settings: Settings, service: Service, last_alive: float | None) -
     def look_and_tell() -> None:
         looks = 0
         while not ended.wait(LOOK):
+            # Before the look, which may take a while: what is late here makes a gap too long, never too short.
+            service.figures["complete_until"] = watch.complete_until
             watch.look(time.time())
             service.counts["gaps"] = watch.opened
             if looks % LOOKS_PER_TELLING == 0:
@@ -127,32 +131,58 @@ def watch_feed(settings: Settings, service: Service, last_alive: float | None) -
         journal.shut()
 
 
+def follow_settings(service: Service, client: FinnhubClient, watch: FeedWatch) -> None:
+    """Let SIGHUP change the symbols to those of the settings as they are then. For the main thread."""
+    asked = threading.Event()
+    signal.signal(signal.SIGHUP, lambda *_: asked.set())
+
+    def change_symbols() -> None:
+        while not service.stop.is_set():
+            if not asked.wait(LOOK):
+                continue
+            asked.clear()
+            load_settings.cache_clear()
+            try:
+                symbols = load_settings().symbols
+            except SettingsError as error:
+                log.error("the symbols stay as they are: %s", error)
+                continue
+            watch.change_symbols(symbols, time.time())
+            client.change_symbols(symbols)
+            service.symbols = list(symbols)
+            log.info("subscribed to %d symbols: %s", len(symbols), ", ".join(symbols))
+
+    threading.Thread(target=change_symbols, daemon=True).start()
+
+
 def produce(settings: Settings) -> None:
-    """Run the producer until SIGTERM or SIGINT.
+    """Run the producer until SIGTERM or SIGINT; SIGHUP takes over changed symbols.
 
     Raises:
         AlreadyRunning: there is a producer in this home.
     """
     # Read before the service writes its own.
     previous = Heartbeat.read(record_path(settings, "producer"))
-    last_alive = previous.beat_at if previous else None
+    last_alive = previous.figures.get("complete_until", previous.beat_at) if previous else None
     with Service("producer", settings) as service, watch_feed(settings, service, last_alive) as watch:
         service.symbols = list(settings.symbols)
         spool = Spool(spool_path(settings), settings.spool_limit_mb)
         sender = Sender(settings, service)
         sender.start()
+        client = FinnhubClient(
+            settings.feed_url,
+            settings.feed_token,
+            settings.symbols,
+            service.stop,
+            TradeProducer(settings, service, watch, spool, sender).handle,
+            lambda state: setattr(service, "state", state),
+            watch,
+        )
+        follow_settings(service, client, watch)
         try:
-            FinnhubClient(
-                settings.feed_url,
-                settings.feed_token,
-                settings.symbols,
-                service.stop,
-                TradeProducer(settings, service, watch, spool, sender).handle,
-                lambda state: setattr(service, "state", state),
-                watch,
-            ).run()
+            client.run()
         finally:
-            watch.stopped(time.time())
+            watch.stopped(watch.complete_until)
             sender.close()
             spool.close()
         if sender.failure is not None:

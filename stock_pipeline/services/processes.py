@@ -5,6 +5,7 @@ A process is known by its id and its start time together: ids are used again.
 
 import logging
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -75,6 +76,12 @@ class ProcessRecord(BaseModel, frozen=True):
         if psutil.wait_procs([process], timeout=patience)[1]:
             log.warning("%s (pid %d) did not stop within %.0f s and is killed", self.name, self.pid, patience)
         self._kill(family)
+
+    def hang_up(self) -> None:
+        """Send SIGHUP: read your settings again."""
+        process = self._process()
+        if process is not None:
+            process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """End the process and what it started at once."""

@@ -48,7 +48,7 @@ PARENTS = {
 
 JOBS = {
     *("producer", "tick_stream", "ohlcv_stream"),
-    *("rollups", "live_checks", "table_checks", "delete_old_runs", "drop_old_ticks"),
+    *("rollups", "live_checks", "table_checks", "delete_old_runs", "drop_old_ticks", "change_symbols"),
 }
 
 SCHEDULES = {"check_live", "check_tables", "delete_old_runs_hourly", "drop_old_ticks_daily", "refresh_rollups"}

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -589,3 +590,44 @@ def test_the_client_tells_the_watch_of_its_connections(journal: GapJournal, feed
     assert refused.cause == lost.cause == "disconnected"
     assert "HTTP 401" in str(refused.detail)
     assert refused.started < refused.ended <= lost.started < lost.ended
+
+
+def test_a_gap_begins_with_the_newest_trade_that_came_or_the_ping_that_was_answered(
+    journal: GapJournal, feed: Feed, monkeypatch: pytest.MonkeyPatch
+):
+    """A line may be slow: what is on it when it breaks was sent before the newest frame came."""
+    newest: list[int] = []
+
+    def took(_raw: bytes, received_ms: int) -> int:
+        newest.append(received_ms - 300)
+        return newest[-1]
+
+    monkeypatch.setattr("stock_pipeline.ingest.finnhub.PING_INTERVAL", 2.0)
+    monkeypatch.setattr("stock_pipeline.ingest.finnhub.PING_PATIENCE", 1.0)
+    watch, stop = FeedWatch(["FEED:A"], journal), threading.Event()
+    watch.started(T, None)
+    arguments = (f"ws://127.0.0.1:{feed.port}", "sesame", ["FEED:A"], stop, took, lambda _: None, watch)
+    threading.Thread(target=FinnhubClient(*arguments).run, daemon=True).start()
+    eventually(lambda: feed.received, 20)
+    time.sleep(1)
+    feed.send("{}")
+    eventually(lambda: newest)
+    feed.connections[-1].close()
+    eventually(lambda: len(feed.received) == 2, 20)
+    [gap] = journal.untold()
+    assert gap.started == newest[0] / 1000
+
+    eventually(lambda: len(feed.received) == 2 and not journal.open_gaps(), 20)
+    connected = watch.complete_until
+    eventually(lambda: watch.complete_until > connected, 10, pause=0.01)
+    assert 1.9 < watch.complete_until - connected < 3
+    stop.set()
+
+
+def test_a_clock_that_was_set_back_does_not_leave_the_feed_complete_until_later(journal: GapJournal):
+    watch = watching(journal, BTC)
+    watch.took_in_until(T + 3600, T + 3601)
+    watch.took_in_until(T + 2, T + 3)
+    assert watch.complete_until == T + 3
+    watch.took_in_until(T + 4, T + 5)
+    assert watch.complete_until == T + 4

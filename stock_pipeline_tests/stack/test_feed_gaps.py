@@ -47,7 +47,7 @@ def test_lost_connections_rejections_and_down_times_are_intervals(stack: Stack, 
     beat = stack.home / "run" / "producer.json"
     os.kill(producer.pid, signal.SIGKILL)
     producer.wait()
-    killed = json.loads(beat.read_text())["beat_at"]
+    complete_until = json.loads(beat.read_text())["figures"]["complete_until"]
     time.sleep(3)
     again = start_producer(stack, feed, SYMBOLS="GAP:A,GAP:B")
     eventually(lambda: len(feed.received) == 6, 60)
@@ -62,7 +62,7 @@ def test_lost_connections_rejections_and_down_times_are_intervals(stack: Stack, 
     down = [row for row in found if row[1] == "producer down"]
     assert down[-1][2] is None, "from the stop on nobody listens"
     dead = down[-2][2]
-    assert abs(dead - (back - killed)) < 2
+    assert abs(dead - (back - complete_until)) < 2
 
 
 def test_bars_carry_the_seconds_in_which_the_feed_was_away(stack: Stack):

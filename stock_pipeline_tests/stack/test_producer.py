@@ -96,6 +96,36 @@ def test_a_second_producer_is_refused(stack: Stack, feed: Feed):
     finish(producer)
 
 
+def test_symbols_change_on_sighup_without_a_new_connection(stack: Stack, feed: Feed):
+    environment = stack.home.parent / ".env"
+
+    def change(symbols: str) -> None:
+        environment.write_text(f"SYMBOLS={symbols}")
+        producer.send_signal(signal.SIGHUP)
+
+    def wishes() -> list[tuple[str, str]]:
+        return [(wish["type"], wish["symbol"]) for wish in feed.received]
+
+    environment.write_text("SYMBOLS=FEED:A,FEED:B")
+    producer = start_producer(stack, feed)
+    eventually(lambda: len(feed.received) == 2, 30)
+    change("FEED:C,FEED:B")
+    eventually(lambda: wishes()[2:] == [("unsubscribe", "FEED:A"), ("subscribe", "FEED:C")], 10)
+    change("FEED:C," + "x" * 65)
+    time.sleep(2)
+    change("FEED:B,FEED:C,FEED:D")
+    eventually(lambda: wishes()[4:] == [("subscribe", "FEED:D")], 10)
+    assert len(feed.connections) == 1
+    feed.send('{"type":"error","msg":"Subscribing to too many symbols: FEED:D"}')
+    feed.connections[-1].close()
+    eventually(lambda: len(wishes()) == 8, 30)
+    assert wishes()[5:] == [("subscribe", symbol) for symbol in ("FEED:B", "FEED:C", "FEED:D")]
+    environment.unlink()
+    output = finish(producer)
+    assert "the symbols stay as they are: wrong settings" in output and "is no symbol" in output
+    assert "FEED:D, subscription rejected" in output
+
+
 def volumes(stack: Stack, count: int) -> list[float]:
     """Of the first trades in the topic, in their order; there are no more than `count`."""
     done = stack.command("consume", "--from-beginning", "--limit", str(count))
