@@ -16,6 +16,7 @@ class Feed:
         self.connections: list[ServerConnection] = []
         self.refuse: HTTPStatus | None = None
         self.refused = 0
+        self.open = self.most_open = 0
         self._server = serve(self._talk, "127.0.0.1", port, process_request=self._admit)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -27,8 +28,13 @@ class Feed:
 
     def _talk(self, connection: ServerConnection) -> None:
         self.connections.append(connection)
-        for text in connection:
-            self.received.append(json.loads(text))
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            for text in connection:
+                self.received.append(json.loads(text))
+        finally:
+            self.open -= 1
 
     def send(self, frame: str | bytes) -> None:
         self.connections[-1].send(frame)

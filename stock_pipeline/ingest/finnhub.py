@@ -33,8 +33,9 @@ CONNECT_PATIENCE = 15.0
 HEALTHY_AFTER = 30.0
 """A connection that lasted this many seconds was a good one: the next attempts begin without back-off."""
 
-MAX_PAUSE = 60.0
-"""Most seconds between two attempts to connect."""
+FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
+"""Most seconds between the first two attempts to connect, and between any two: each pause is a random part of what may
+be twice as long as the one before."""
 
 ADVICE = {
     401: "the token is not accepted: check finnhub_token",
@@ -73,6 +74,7 @@ class FinnhubClient:
         self._watch = watch
         self._failure: BaseException | None = None
         self._app: websocket.WebSocketApp | None = None
+        self._socket: websocket.WebSocket | None = None
         self.connections = 0
 
     def run(self) -> None:
@@ -85,7 +87,7 @@ class FinnhubClient:
         while not self._stop.is_set():
             retrying = Retrying(
                 retry=retry_if_exception_type(FinnhubRefused),
-                wait=wait_random_exponential(multiplier=1, max=MAX_PAUSE),
+                wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=MAX_PAUSE),
                 sleep=sleep_using_event(self._stop),
                 stop=stop_when_event_set(self._stop),
                 before_sleep=self._say,
@@ -144,6 +146,10 @@ class FinnhubClient:
             skip_utf8_validation=True,
             sslopt={"cert_reqs": ssl.CERT_REQUIRED},
         )
+        if self._socket is not None and self._socket.sock is not None:
+            # After the server's close frame websocket-client leaves it open, and there may be only one connection.
+            self._socket.sock.close()
+        self._socket = None
         failure = self._failure
         if isinstance(failure, _HandlerFailed):
             raise failure.cause
@@ -162,8 +168,9 @@ class FinnhubClient:
         if self._app is not None:
             self._app.close()
 
-    def _subscribe(self, _app: websocket.WebSocketApp) -> None:
+    def _subscribe(self, app: websocket.WebSocketApp) -> None:
         self.connections += 1
+        self._socket = app.sock
         with self._subscribing:
             self._send("subscribe", self._symbols)
         log.info("connected to %s, subscribed to %d symbols", urlsplit(self._url).netloc, len(self._symbols))
