@@ -17,7 +17,7 @@ from stock_pipeline import __version__
 from stock_pipeline.logs import configure_logging
 from stock_pipeline.services.processes import ProcessRecord
 from stock_pipeline.services.service import record_path
-from stock_pipeline.services.supervisor import start_services, stop_services, terminate
+from stock_pipeline.services.supervisor import Reviver, start_services, stop_services, terminate
 from stock_pipeline.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -37,11 +37,12 @@ def run_until_stopped(settings: Settings, command: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     start_services(settings)
+    reviver = Reviver(settings)
     while not stop.is_set():
         server = subprocess.Popen(command)
         ProcessRecord.of(NAME, server.pid, __version__).write(record_path(settings, NAME))
         while not stop.wait(LOOK) and server.poll() is None:
-            pass
+            reviver.look()
         if not stop.is_set():
             log.warning("the code server ended with exit code %d and starts again in %.0f s", server.returncode, PAUSE)
             stop.wait(PAUSE)

@@ -24,6 +24,7 @@ from stock_pipeline.services.processes import ProcessRecord, spawn
 from stock_pipeline.services.service import lock_path, record_path
 from stock_pipeline.services.supervisor import (
     COMMANDS,
+    Reviver,
     log_path,
     reap,
     start_services,
@@ -163,12 +164,14 @@ def _supervise(settings: Settings, stop: threading.Event) -> None:
     managed = processes(settings)
     for process in managed:
         process.keep_running(settings)
+    reviver = Reviver(settings)
     announced = False
     while not stop.wait(LOOK):
         for part in components(settings):
             _revive(part)
         for process in managed:
             process.keep_running(settings)
+        reviver.look()
         if not announced and not is_port_free(HOST, settings.webserver_port):
             announced = True
             _announce(settings)

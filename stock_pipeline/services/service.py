@@ -62,6 +62,11 @@ def record_path(settings: Settings, name: str) -> Path:
     return run_folder(settings) / f"{name}.json"
 
 
+def stopping_path(settings: Settings, name: str) -> Path:
+    """A file that says that the service was asked to end, for whoever would start it again; gone when it starts."""
+    return run_folder(settings) / f"{name}.stopping"
+
+
 class Service:
     """Context manager around the work of one service.
 
@@ -91,6 +96,7 @@ class Service:
         self._stack.enter_context(hold(lock_path(self._settings, self.name)))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        stopping_path(self._settings, self.name).unlink(missing_ok=True)
         self._write_heartbeat()
         for thread in self._threads:
             thread.start()

@@ -14,7 +14,7 @@ import psutil
 from stock_pipeline.errors import ServiceDied, ServiceStalled
 from stock_pipeline.services.lock import is_held
 from stock_pipeline.services.processes import ProcessRecord, last_lines, spawn, wait_until
-from stock_pipeline.services.service import Heartbeat, ServiceName, lock_path, record_path, run_folder
+from stock_pipeline.services.service import Heartbeat, ServiceName, lock_path, record_path, run_folder, stopping_path
 from stock_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,9 @@ stream that is killed meanwhile would never get further."""
 
 STOP_PATIENCE = 30.0
 """Seconds that a process has to end its work after SIGTERM."""
+
+SETTLED_AFTER = 60.0
+"""A process that lived this many seconds is started again at once when it dies."""
 
 RUN_PATIENCE = 15.0
 """Seconds from the end of a service to that of the Dagster run that supervises it."""
@@ -71,6 +74,34 @@ def start_services(settings: Settings) -> None:
             reap(start_service(settings, name))
 
 
+class Reviver:
+    """Starts services again that die, without waiting for Dagster, whose next run attaches to them.
+
+    One that dies young is left to Dagster, which backs off. To be asked about once a second.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._alive: dict[ServiceName, Heartbeat] = {}
+
+    def look(self) -> None:
+        for name in SERVICES:
+            beat = read_heartbeat(self._settings, name)
+            if beat is not None and beat.is_alive():
+                self._alive[name] = beat
+            elif name in self._alive and not is_running(self._settings, name):
+                self._start_again(name, self._alive.pop(name))
+
+    def _start_again(self, name: ServiceName, last: Heartbeat) -> None:
+        was_told = last.state == "stopped" or any(
+            path(self._settings, name).exists() for path in (held_path, stopping_path)
+        )
+        lived = last.beat_at - last.created
+        if not was_told and lived >= SETTLED_AFTER:
+            log.warning("%s died after %.0f s and starts again; see %s", name, lived, log_path(self._settings, name))
+            reap(start_service(self._settings, name))
+
+
 def reap(process: subprocess.Popen[bytes]) -> None:
     """Wait for a child in the background: one that is not waited for would stay as a zombie and look alive."""
     threading.Thread(target=process.wait, daemon=True).start()
@@ -79,6 +110,8 @@ def reap(process: subprocess.Popen[bytes]) -> None:
 def stop_services(settings: Settings) -> None:
     """Stop all services that run, at once; the Dagster runs that supervise them end with them."""
     services = [name for name in COMMANDS if is_running(settings, name)]
+    for name in services:
+        stopping_path(settings, name).touch()
     workers = [threading.Thread(target=terminate, args=(settings, name)) for name in services]
     for worker in workers:
         worker.start()
@@ -169,6 +202,10 @@ class Supervisor:
 
     def _check_start(self) -> None:
         if self._child is not None and self._child.returncode is not None:
+            if is_running(self.settings, self.name):
+                # Another one, which has not beaten yet, was faster.
+                self._child = None
+                return
             raise ServiceDied(self._obituary(f"ended at its start with exit code {self._child.returncode}"))
         if time.monotonic() - self._since > START_PATIENCE:
             if self._child is not None:

@@ -5,7 +5,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -15,7 +15,7 @@ from stock_pipeline.errors import AlreadyRunning, ServiceDied, ServiceStalled
 from stock_pipeline.services import supervisor as module
 from stock_pipeline.services.lock import hold, is_held
 from stock_pipeline.services.processes import ProcessRecord, spawn
-from stock_pipeline.services.supervisor import Supervisor, is_running, read_heartbeat
+from stock_pipeline.services.supervisor import Reviver, Supervisor, is_running, read_heartbeat
 from stock_pipeline.settings import Settings
 from stock_pipeline_tests.conftest import eventually
 
@@ -65,6 +65,52 @@ def test_a_killed_process_is_found_dead_and_its_lock_is_free(settings: Settings)
     with pytest.raises(ServiceDied, match="is gone"):
         eventually(lambda: supervisor.check() is None, 10)
     eventually(lambda: not is_running(settings, "producer"), 5)
+
+
+def revived(settings: Settings, pid: int) -> int:
+    """The process that a reviver starts for a killed one; 0 where it does not."""
+    reviver = Reviver(settings)
+    reviver.look()
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        reviver.look()
+        beat = read_heartbeat(settings, "producer")
+        if beat is not None and beat.pid != pid:
+            return beat.pid
+        time.sleep(0.1)
+    return 0
+
+
+def test_one_that_dies_after_a_while_is_started_again_at_once(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "SETTLED_AFTER", 0)
+    _, pid = started(settings)
+    assert revived(settings, pid)
+    assert is_running(settings, "producer")
+
+
+def test_one_that_dies_young_is_left_to_dagster(settings: Settings):
+    _, pid = started(settings)
+    assert not revived(settings, pid)
+    assert not is_running(settings, "producer")
+
+
+@pytest.mark.parametrize("said_by", [module.held_path, module.stopping_path])
+def test_one_that_was_asked_to_end_is_not_started_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, said_by: Callable[[Settings, str], Path]
+):
+    monkeypatch.setattr(module, "SETTLED_AFTER", 0)
+    _, pid = started(settings)
+    said_by(settings, "producer").touch()
+    assert not revived(settings, pid)
+
+
+def test_stopping_says_so_until_the_next_start(settings: Settings):
+    _, pid = started(settings)
+    module.stop_services(settings)
+    assert module.stopping_path(settings, "producer").exists()
+    started(settings)
+    assert not module.stopping_path(settings, "producer").exists()
 
 
 def test_a_stopped_process_is_killed(settings: Settings, monkeypatch: pytest.MonkeyPatch):

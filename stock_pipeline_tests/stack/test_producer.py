@@ -11,6 +11,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from stock_pipeline.defs.ingest.producer import change_symbols
+from stock_pipeline.settings import Settings, load_settings
 from stock_pipeline_tests.conftest import Stack, eventually, free_port
 from stock_pipeline_tests.feed import Feed, frame
 from stock_pipeline_tests.messages import trade
@@ -124,6 +126,26 @@ def test_symbols_change_on_sighup_without_a_new_connection(stack: Stack, feed: F
     output = finish(producer)
     assert "the symbols stay as they are: wrong settings" in output and "is no symbol" in output
     assert "FEED:D, subscription rejected" in output
+
+
+def test_the_job_of_dagster_changes_symbols_and_says_where_that_failed(
+    stack: Stack, feed: Feed, product: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    def succeeds() -> bool:
+        load_settings.cache_clear()
+        return change_symbols.execute_in_process(raise_on_error=False).success
+
+    monkeypatch.chdir(stack.home.parent)
+    environment = stack.home.parent / ".env"
+    environment.write_text("SYMBOLS=FEED:A")
+    producer = start_producer(stack, feed)
+    eventually(lambda: len(feed.received) == 1, 30)
+    environment.write_text("SYMBOLS=FEED:A,FEED:B")
+    assert succeeds()
+    assert feed.received[1:] == [{"type": "subscribe", "symbol": "FEED:B"}]
+    finish(producer)
+    environment.unlink()
+    assert not succeeds()
 
 
 def volumes(stack: Stack, count: int) -> list[float]:
