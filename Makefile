@@ -4,10 +4,10 @@ BIN := $(VENV)/bin
 SP := $(BIN)/stock-pipeline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit up down stop start restart logs init-db produce consume tick ohlcv
+.PHONY: help setup run test test-unit test-faults up down stop start restart logs init-db produce consume tick ohlcv
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-11s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## Virtual environment and packages, once
 
@@ -29,6 +29,11 @@ test: setup ## All tests
 
 test-unit: setup ## Tests that need no service
 	@$(BIN)/python -m pytest -m "not stack"
+
+FAULTS ?= 100
+SEED ?= 1
+test-faults: setup ## `run` under 1,000 trades a second and FAULTS faults, chosen by SEED
+	@$(BIN)/python -m stock_pipeline_tests.faults $(FAULTS) $(SEED)
 
 up start: setup ## Kafka and TimescaleDB in the background; all, in containers, with STACK=docker
 	@$(SP) up
