@@ -32,6 +32,13 @@ FIRST_WORK_PATIENCE = 300.0
 """The same before its first move: a cluster has to start the executors and their Python first, and on a busy machine a
 stream that is killed meanwhile would never get further."""
 
+PROBE = 10.0
+"""Seconds between two looks at whether one that does not move has work, and the servers that it needs."""
+
+BLIND = 5.0
+"""Of a time longer than this many seconds in which a supervisor did not look, as when its own storage hung, it knows
+nothing."""
+
 STOP_PATIENCE = 30.0
 """Seconds that a process has to end its work after SIGTERM."""
 
@@ -151,6 +158,8 @@ class Supervisor:
     _child: subprocess.Popen[bytes] | None = None
     _since: float = field(default_factory=time.monotonic)
     _pulse: tuple[float, float] = (0.0, 0.0)
+    _looked: float = 0.0
+    _probed: float = 0.0
     _moved: tuple[float, dict[int, int]] = field(default_factory=lambda: (time.monotonic(), {}))
 
     def ensure_started(self) -> str:
@@ -224,18 +233,21 @@ class Supervisor:
             raise ServiceStalled(f"{self.name}: pid {beat.pid} ({status}) was silent for {silent_for:.0f} s: killed")
 
     def _check_progress(self, beat: Heartbeat) -> None:
+        now, was_blind = time.monotonic(), time.monotonic() - self._looked > BLIND
+        self._looked = now
         moved_at, offsets = self._moved
-        if beat.offsets != offsets or beat.state != "running":
-            self._moved = (time.monotonic(), beat.offsets)
+        if was_blind or beat.offsets != offsets or beat.state != "running":
+            self._moved = (now, beat.offsets)
             return
-        if time.monotonic() - moved_at < (WORK_PATIENCE if offsets else FIRST_WORK_PATIENCE):
+        if now - self._probed < PROBE:
             return
+        self._probed = now
         ends = self.work_ends()
         if ends is None or all(offsets.get(partition, 0) >= end for partition, end in ends.items()):
-            self._moved = (time.monotonic(), beat.offsets)
-            return
-        beat.kill()
-        raise ServiceStalled(f"{self.name}: pid {beat.pid} stood at {offsets} with work up to {dict(ends)}: killed")
+            self._moved = (now, beat.offsets)
+        elif now - moved_at > (WORK_PATIENCE if offsets else FIRST_WORK_PATIENCE):
+            beat.kill()
+            raise ServiceStalled(f"{self.name}: pid {beat.pid} stood at {offsets} with work up to {dict(ends)}: killed")
 
     def _obituary(self, reason: str) -> str:
         path = log_path(self.settings, self.name)

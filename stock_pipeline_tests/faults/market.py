@@ -100,7 +100,12 @@ class Line:
             await client.drain()
             client.close()
             return
-        answers, market = await asyncio.open_connection("127.0.0.1", self._market_port)
+        try:
+            answers, market = await asyncio.open_connection("127.0.0.1", self._market_port)
+        except ConnectionError:
+            # The market has closed for good.
+            client.transport.abort()
+            return
         self._ends.add(client)
         pumps = [
             asyncio.create_task(self._pump(reader, market)),

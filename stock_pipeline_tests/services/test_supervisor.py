@@ -126,14 +126,40 @@ def test_a_process_that_does_not_move_though_there_is_work_is_killed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "WORK_PATIENCE", 2)
+    monkeypatch.setattr(module, "PROBE", 0)
     supervisor, _ = started(settings, work_ends=lambda: {0: 6})
     with pytest.raises(ServiceStalled, match="with work up to"):
         eventually(lambda: supervisor.check() is None, 15)
 
 
+def test_servers_that_come_back_and_a_supervisor_that_did_not_look_give_a_process_new_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "WORK_PATIENCE", 3)
+    monkeypatch.setattr(module, "PROBE", 0)
+    servers: list[dict[int, int] | None] = [None]
+    supervisor, pid = started(settings, work_ends=lambda: servers[-1])
+
+    def lives_for(seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert supervisor.check().pid == pid
+            time.sleep(0.1)
+
+    lives_for(4)
+    servers.append({0: 6})
+    lives_for(2)
+    monkeypatch.setattr(module, "BLIND", 1.5)
+    time.sleep(2)
+    lives_for(2)
+    with pytest.raises(ServiceStalled, match="with work up to"):
+        lives_for(5)
+
+
 @pytest.mark.parametrize("ends", [None, {0: 5}])
 def test_a_process_without_work_may_stand_still(settings: Settings, monkeypatch: pytest.MonkeyPatch, ends):
     monkeypatch.setattr(module, "WORK_PATIENCE", 0.5)
+    monkeypatch.setattr(module, "PROBE", 0)
     supervisor, pid = started(settings, work_ends=lambda: ends)
     deadline = time.monotonic() + 3
     while time.monotonic() < deadline:
@@ -144,6 +170,7 @@ def test_a_process_without_work_may_stand_still(settings: Settings, monkeypatch:
 def test_a_process_is_given_longer_for_its_first_move(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys.modules[__name__], "WORK", WORK.replace("{0: 5}", "{}"))
     monkeypatch.setattr(module, "WORK_PATIENCE", 0.5)
+    monkeypatch.setattr(module, "PROBE", 0)
     supervisor, pid = started(settings, work_ends=lambda: {0: 6})
     deadline = time.monotonic() + 3
     while time.monotonic() < deadline:
