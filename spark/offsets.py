@@ -36,12 +36,14 @@ def starting_offsets(settings: Settings, stream: str, replay_seconds: float = 0)
     if not known:
         oldest = min(_first_received(settings, ranges), default=time.time())
         if _note_gap(settings, stream, topic, known, "other topic", oldest):
-            _drop_checkpoint(settings, stream, "the topic is another one than it was written for")
+            drop_checkpoint(settings, stream, "the topic is another one than it was written for; see feed_gap")
         return "earliest"
     expired = {p: (first, end) for p, (first, end) in ranges.items() if known.get(p, first) < first}
     if expired:
         _note_gap(settings, stream, topic, known, "expired in Kafka", max(_first_received(settings, expired)))
-        _drop_checkpoint(settings, stream, f"Kafka no longer holds what follows it in partitions {list(expired)}")
+        drop_checkpoint(
+            settings, stream, f"Kafka no longer holds what follows it in partitions {list(expired)}; see feed_gap"
+        )
         return "earliest"
     begin = {partition: known.get(partition, first) for partition, (first, _) in ranges.items()}
     if replay_seconds:
@@ -56,9 +58,9 @@ def starting_offsets(settings: Settings, stream: str, replay_seconds: float = 0)
     return offsets_json(settings, begin)
 
 
-def _drop_checkpoint(settings: Settings, stream: str, reason: str) -> None:
+def drop_checkpoint(settings: Settings, stream: str, reason: str) -> None:
     """Forget a checkpoint that Spark could not go on from, or would go on from at a wrong place."""
-    log.warning("%s: going on at the earliest record, without its checkpoint: %s; see feed_gap", stream, reason)
+    log.warning("%s: going on without its checkpoint: %s", stream, reason)
     shutil.rmtree(checkpoint_folder(settings, stream), ignore_errors=True)
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import psycopg
 from confluent_kafka import KafkaException
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from spark.offsets import checkpoint_folder
+from spark.offsets import checkpoint_folder, drop_checkpoint
 from spark.session import create_session
 from stock_pipeline.database import until_available
 from stock_pipeline.errors import SettingsError, first_line
@@ -266,11 +267,14 @@ def _keep_running(
                 progress.complete()
                 _tidy_up(stream, settings, service)
             return
-        except (StreamingQueryException, KafkaException) as error:
+        except (StreamingQueryException, Py4JJavaError, KafkaException) as error:
             failures = failures + 1 if service.offsets == reached else 1
             reached = dict(service.offsets)
             if failures > MAX_RESTARTS:
                 raise
+            if failures == MAX_RESTARTS and not service.offsets:
+                # Perhaps damaged: without it the stream goes on from stream_offset, and doubles nothing by that.
+                drop_checkpoint(settings, stream.name, f"no batch succeeded with it: {first_line(error)}")
             log.warning("%s: the query failed (%d) and is started again: %s", stream.name, failures, first_line(error))
             topic = _wait_for_servers(settings, service)
             if topic is None:
