@@ -78,9 +78,9 @@ class Stack:
             output, _ = process.communicate(timeout=60)
             assert process.returncode == 0, output
 
-    def connect(self, role: str = "owner") -> psycopg.Connection:
+    def connect(self, role: str = "owner", database: str = "stocks") -> psycopg.Connection:
         password = json.loads((self.home / "credentials.json").read_text())[role]
-        conninfo = f"postgresql://localhost:{self.database_port}/stocks"
+        conninfo = f"postgresql://localhost:{self.database_port}/{database}"
         return psycopg.connect(make_conninfo(conninfo, user=f"stocks_{role}", password=password), autocommit=True)
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

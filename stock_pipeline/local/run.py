@@ -24,6 +24,7 @@ from stock_pipeline.services.processes import ProcessRecord, spawn
 from stock_pipeline.services.service import lock_path, record_path
 from stock_pipeline.services.supervisor import (
     COMMANDS,
+    SETTLED_AFTER,
     Reviver,
     log_path,
     reap,
@@ -40,9 +41,6 @@ LOOK = 1.0
 
 MAX_PAUSE = 30.0
 """Most seconds between two starts of a process that keeps dying."""
-
-SETTLED_AFTER = 60.0
-"""A process that lived this many seconds is started again at once when it dies."""
 
 HOST = "127.0.0.1"
 

@@ -14,7 +14,8 @@ import psutil
 from stock_pipeline_tests.faults.clock import Clock
 from stock_pipeline_tests.faults.disk import Disk
 from stock_pipeline_tests.faults.market import Exchange
-from stock_pipeline_tests.faults.pipeline import Pipeline
+from stock_pipeline_tests.faults.pipeline import SERVICES, STREAMS, Pipeline
+from stock_pipeline_tests.stack.test_run import holders
 
 FROZEN = 90.0
 """Seconds of a SIGSTOP."""
@@ -32,7 +33,7 @@ HALF_OPEN = 45.0
 """Seconds of a connection that is dead without saying so: longer than the producer needs to notice."""
 
 DAGSTER = ("daemon", "webserver", "code-server")
-PARTS = ("producer", "tick-stream", "ohlcv-stream", "kafka", "timescaledb", *DAGSTER)
+PARTS = (*SERVICES, "kafka", "timescaledb", *DAGSTER)
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,8 @@ def all_faults(pipeline: Pipeline, exchange: Exchange, disk: Disk, clock: Clock)
     faults = [Fault(f"kill {part}", partial(_kill, pipeline, part)) for part in PARTS]
     faults += [
         Fault("kill a PostgreSQL backend", partial(_kill_below, pipeline, ("timescaledb",), "postgres")),
-        Fault("kill a stream's JVM", partial(_kill_below, pipeline, ("tick-stream", "ohlcv-stream"), "java")),
-        Fault(
-            "kill a stream's Python worker", partial(_kill_below, pipeline, ("tick-stream", "ohlcv-stream"), "python")
-        ),
+        Fault("kill a stream's JVM", partial(_kill_below, pipeline, STREAMS, "java")),
+        Fault("kill a stream's Python worker", partial(_kill_below, pipeline, STREAMS, "python")),
         Fault("kill a Dagster run", partial(_kill_run, pipeline)),
     ]
     faults += [Fault(f"freeze {part}", partial(_freeze, pipeline, part), FROZEN, 10, "freeze") for part in PARTS]
@@ -93,12 +92,9 @@ def _kill_below(pipeline: Pipeline, parts: Sequence[str], program: str, chance: 
 
 
 def _kill_run(pipeline: Pipeline, chance: random.Random) -> None:
-    name = chance.choice(("producer", "tick-stream", "ohlcv-stream"))
-    path = str(pipeline.stack.home / "run" / f"{name}-supervisor.lock")
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if any(file.path == path for file in process.open_files()):
-                process.kill()
+    name = chance.choice(SERVICES)
+    for process in holders(pipeline.stack.home / "run" / f"{name}-supervisor.lock"):
+        process.kill()
 
 
 def _freeze(pipeline: Pipeline, part: str, _chance: random.Random) -> None:

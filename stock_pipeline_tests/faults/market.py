@@ -82,7 +82,6 @@ class Line:
         self._is_frozen: set[asyncio.StreamWriter] = set()
         self.refuse: HTTPStatus | None = None
         self.bytes_per_second: float | None = None
-        self.connections = 0
 
     async def serve(self, port: int) -> None:
         server = await asyncio.start_server(self._admit, "127.0.0.1", port)
@@ -90,7 +89,6 @@ class Line:
             await server.serve_forever()
 
     async def _admit(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        self.connections += 1
         if self.refuse is not None:
             await reader.readuntil(b"\r\n\r\n")
             head = (

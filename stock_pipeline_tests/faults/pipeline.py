@@ -6,7 +6,6 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlencode
@@ -14,11 +13,12 @@ from urllib.request import urlopen
 
 import psutil
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from stock_pipeline_tests.conftest import Stack
+from stock_pipeline_tests.stack.test_run import is_supervised, record
 
-SERVICES = ("producer", "tick-stream", "ohlcv-stream")
+STREAMS = ("tick-stream", "ohlcv-stream")
+SERVICES = ("producer", *STREAMS)
 
 FRESH = 5.0
 """Oldest heartbeat, in seconds, of a service that is well."""
@@ -48,8 +48,7 @@ class Pipeline:
         return cls(stack, process)
 
     def record(self, name: str) -> dict[str, Any]:
-        path = self.stack.home / "run" / f"{name}.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return record(self.stack, name)
 
     def family(self, name: str) -> list[psutil.Process]:
         """The process of a part, and all that it started."""
@@ -65,13 +64,13 @@ class Pipeline:
             # A service whose clock was stepped says another time.
             if abs((self.stack.home / "run" / f"{name}.json").stat().st_mtime - time.time()) > FRESH:
                 return f"{name}: silent"
-            if not _is_locked(self.stack.home / "run" / f"{name}-supervisor.lock"):
+            if not is_supervised(self.stack, name):
                 return f"{name}: no Dagster run supervises it"
         moment = datetime.fromtimestamp(since, UTC)
         try:
             with self.stack.connect() as connection:
                 [(tick, bar)] = connection.execute(NEWEST, {"since": moment}).fetchall()
-            with self.connect_to_dagster() as connection:
+            with self.stack.connect(database="dagster") as connection:
                 [(ticked,)] = connection.execute(TICKED).fetchall()
         except psycopg.Error as error:
             return f"database: {error}"
@@ -82,11 +81,6 @@ class Pipeline:
         if ticked is None or ticked.replace(tzinfo=UTC) < moment:
             return "daemon: no sensor has been evaluated"
         return self._webserver_ails()
-
-    def connect_to_dagster(self) -> psycopg.Connection:
-        password = json.loads((self.stack.home / "credentials.json").read_text())["owner"]
-        conninfo = f"postgresql://localhost:{self.stack.database_port}/dagster"
-        return psycopg.connect(make_conninfo(conninfo, user="stocks_owner", password=password))
 
     def _webserver_ails(self) -> str:
         query = urlencode({"query": LOCATIONS})
@@ -120,7 +114,3 @@ class Pipeline:
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(timeout=180)
-
-
-def _is_locked(path: Path) -> bool:
-    return subprocess.run(["flock", "--nonblock", path, "true"]).returncode != 0

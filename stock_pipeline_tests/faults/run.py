@@ -14,7 +14,7 @@ from stock_pipeline_tests.faults.clock import Clock
 from stock_pipeline_tests.faults.disk import Disk
 from stock_pipeline_tests.faults.faults import Fault, all_faults
 from stock_pipeline_tests.faults.market import SYMBOLS, Exchange
-from stock_pipeline_tests.faults.pipeline import Pipeline
+from stock_pipeline_tests.faults.pipeline import STREAMS, Pipeline
 from stock_pipeline_tests.faults.secrets import leaks
 from stock_pipeline_tests.faults.verdict import Verdict, judge
 
@@ -124,5 +124,5 @@ def _make_faults(
 def _is_settled(pipeline: Pipeline) -> bool:
     """Whether nothing more is on its way."""
     spooled = pipeline.record("producer").get("figures", {}).get("spooled", 0)
-    lag = [pipeline.record(name).get("figures", {}).get("lag_records", 0) for name in ("tick-stream", "ohlcv-stream")]
+    lag = [pipeline.record(name).get("figures", {}).get("lag_records", 0) for name in STREAMS]
     return not spooled and not any(lag)

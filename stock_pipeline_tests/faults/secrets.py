@@ -8,7 +8,7 @@ from urllib.request import urlopen
 import psutil
 from psycopg import sql
 
-from stock_pipeline_tests.faults.pipeline import Pipeline
+from stock_pipeline_tests.faults.pipeline import STREAMS, Pipeline
 
 DATA = ("timescaledb", "kafka", "credentials.json")
 """What of home holds no text of ours, and what is there to hold the passwords."""
@@ -52,7 +52,7 @@ def _arguments() -> Iterator[tuple[str, str]]:
 
 
 def _spark(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
-    for name in ("tick-stream", "ohlcv-stream"):
+    for name in STREAMS:
         address = pipeline.record(name)["links"]["spark_ui"]
         for page in SPARK_PAGES:
             try:
@@ -63,7 +63,7 @@ def _spark(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
 
 
 def _dagster(pipeline: Pipeline, secrets: Mapping[str, str]) -> Iterator[str]:
-    with pipeline.connect_to_dagster() as connection:
+    with pipeline.stack.connect(database="dagster") as connection:
         for table, column in connection.execute(TEXTS).fetchall():
             for name, secret in secrets.items():
                 query = sql.SQL("SELECT count(*) FROM {} WHERE strpos({}, %s) > 0").format(
