@@ -215,9 +215,9 @@ def reconcile(
 
     settings = load_settings()
     with psycopg.connect(settings.conninfo("writer"), autocommit=True) as connection:
-        minutes = reconciliation.range_of_bars(connection, begin, end)
+        minutes = reconciliation.named_range(begin, end)
         differ = 0
-        for difference in reconciliation.reconcile(connection, settings, *minutes) if minutes else ():
+        for difference in reconciliation.reconcile(connection, settings, *minutes):
             differ += 1
             print(json.dumps(difference, default=str), flush=True)
             if repair:

@@ -9,6 +9,7 @@ from psycopg.rows import dict_row
 
 from stock_pipeline.bars.minutes import parse_time, whole_minutes
 from stock_pipeline.bars.restatement import say_cause
+from stock_pipeline.ingest.trade import EARLIEST_TIME
 from stock_pipeline.settings import Settings
 from stock_pipeline.sql_files import fetch_value, load_sql
 
@@ -18,23 +19,17 @@ Difference = dict[str, Any]
 STEP = timedelta(hours=6)
 """What is compared in one query, so that memory does not grow with the range."""
 
+FIRST_TRADE = datetime.fromtimestamp(EARLIEST_TIME / 1000, UTC)
 
-def range_of_bars(
-    connection: psycopg.Connection, begin: str | None, end: str | None
-) -> tuple[datetime, datetime] | None:
-    """The range that a person names, by default all that there is; None where there is nothing.
+
+def named_range(begin: str | None, end: str | None) -> tuple[datetime, datetime]:
+    """The range that a person names, by default all that there can be.
 
     Raises:
         BadRange: it is back to front or in the future.
     """
-    row = connection.execute(load_sql("queries/bars_range.sql")).fetchone()
-    first, last = row if row else (None, None)
-    start = parse_time("--from", begin) if begin else first
-    stop = parse_time("--to", end) if end else datetime.now(UTC)
-    if start is None or last is None:
-        return None
-    begin_minute, end_minute = whole_minutes(start, stop)
-    return max(begin_minute, first), min(end_minute, last)
+    start = parse_time("--from", begin) if begin else FIRST_TRADE
+    return whole_minutes(start, parse_time("--to", end) if end else datetime.now(UTC))
 
 
 def count_waiting(connection: psycopg.Connection) -> int:
@@ -44,21 +39,17 @@ def count_waiting(connection: psycopg.Connection) -> int:
 
 
 def reconcile(
-    connection: psycopg.Connection[Any], settings: Settings, begin: datetime, end: datetime, symbol: str | None = None
+    connection: psycopg.Connection[Any], settings: Settings, begin: datetime, end: datetime
 ) -> Iterator[Difference]:
     """The bars from `begin` to before `end` that differ from those made of their ticks, the oldest first.
 
     Minutes whose trades not both streams have committed, and those whose ticks have been dropped, are left out.
-
-    Args:
-        symbol: None: all.
     """
-    while begin < end:
-        until = min(begin + STEP, end)
-        values = {"begin": begin, "end": until, "symbol": symbol, "eligibility": settings.bar_eligibility}
-        with connection.cursor(row_factory=dict_row) as cursor:
-            yield from cursor.execute(load_sql("checks/reconcile_bars.sql"), values).fetchall()
-        begin = until
+    values = {"symbol": None, "eligibility": settings.bar_eligibility}
+    steps = {"begin": begin, "end": end, "step": STEP}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        for step in cursor.execute(load_sql("queries/steps_with_chunks.sql"), steps).fetchall():
+            yield from cursor.execute(load_sql("checks/reconcile_bars.sql"), values | step).fetchall()
 
 
 def repair(connection: psycopg.Connection, settings: Settings, difference: Difference) -> None:
