@@ -197,6 +197,15 @@ def test_the_reader_can_only_read_and_the_writer_cannot_alter(replayed: Stack):
         connection.execute("ALTER TABLE tick_data ADD COLUMN x INT")
 
 
+def test_a_batch_that_was_begun_is_done_again_at_once(replayed: Stack):
+    """Not by a query that fails and is started again: SPARK-57438."""
+    newest = max((replayed.home / "checkpoints" / "tick-stream" / "commits").glob("[0-9]*"), key=lambda p: int(p.name))
+    newest.unlink()
+    done = replayed.command("stream", "tick", "--available-now")
+    assert done.returncode == 0 and "query failed" not in done.stderr, done.stderr
+    assert newest.exists()
+
+
 def test_a_stream_that_is_killed_loses_nothing(replayed: Stack):
     stream = replayed.start("stream", "tick")
     symbol = "FOREIGN:KILLED"
