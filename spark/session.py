@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from pyspark.conf import SparkConf
 from pyspark.sql import SparkSession
@@ -40,7 +41,7 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         "spark.driver.memory": "1g" if settings.spark_master.startswith("local") else "512m",
         "spark.driver.extraJavaOptions": java,
         "spark.executor.extraJavaOptions": java,
-        "spark.local.dir": str(settings.home / "spark" / name),
+        "spark.local.dir": str(local_folder(settings, name)),
         "spark.sql.warehouse.dir": str(settings.home / "spark" / "warehouse"),
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": "UTC",
@@ -60,6 +61,11 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
     if settings.spark_master.startswith("local"):
         values |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     return values
+
+
+def local_folder(settings: Settings, name: str) -> Path:
+    """Where an application keeps what it needs only while it runs."""
+    return settings.home / "spark" / name
 
 
 def prepare_environment(settings: Settings) -> None:
@@ -87,7 +93,10 @@ def create_session(settings: Settings, name: str, jvm_options: str | None = None
     if jvm_options is None:
         jvm_options = f'-XX:SharedArchiveFile="{archive_path()}"' if archive_path().exists() else ""
     values = session_settings(settings, name)
-    values["spark.driver.extraJavaOptions"] += f" {JIT} {jvm_options}"
+    # What a JVM that is killed leaves in the system's own, 15 MB of native libraries, nobody would delete.
+    temporary = local_folder(settings, name)
+    temporary.mkdir(parents=True, exist_ok=True)
+    values["spark.driver.extraJavaOptions"] += f' {JIT} -Djava.io.tmpdir="{temporary}" {jvm_options}'
     conf = SparkConf()
     for key, value in values.items():
         conf.setIfMissing(key, value)

@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from spark.offsets import checkpoint_folder, drop_checkpoint
-from spark.session import create_session
+from spark.session import create_session, local_folder
 from stock_pipeline.database import until_available
 from stock_pipeline.errors import SettingsError, first_line
 from stock_pipeline.ingest.topics import ensure_topics, topic_id, until_reachable
@@ -225,7 +225,7 @@ def run_stream(stream: Stream, settings: Settings, available_now: bool = False) 
         topic = _wait_for_servers(settings, service)
         if topic is None:
             return
-        shutil.rmtree(settings.home / "spark" / stream.name, ignore_errors=True)
+        shutil.rmtree(local_folder(settings, stream.name), ignore_errors=True)
         spark = create_session(settings, stream.name)
         spark.sparkContext.setLogLevel("ERROR")
         service.links["spark_ui"] = spark.sparkContext.uiWebUrl or ""
