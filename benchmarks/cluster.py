@@ -16,7 +16,6 @@ from statistics import median
 
 from stock_pipeline.ingest.trade import encode
 from stock_pipeline.settings import load_settings
-from stock_pipeline_tests.compose.compose_file import environment
 from stock_pipeline_tests.compose.containers import Containers
 from stock_pipeline_tests.conftest import Stack, eventually, on_free_ports
 from stock_pipeline_tests.messages import trade
@@ -77,11 +76,7 @@ def main() -> None:
         containers = Containers(stack, Path(folder) / "containers")
         assert stack.command("up").returncode == 0
         try:
-            for name in ("spark-master", "spark-worker"):
-                containers.start(name)
-            driver = environment(containers.services()["code-server"])
-            cluster = {name: value for name, value in driver.items() if name.startswith("SPARK_")}
-            modes = {"local[2]": {"SPARK_MASTER": "local[2]"}, "cluster": cluster}
+            modes = {"local[2]": {"SPARK_MASTER": "local[2]"}, "cluster": containers.start_cluster()}
             taken: dict[str, list[float]] = {mode: [] for mode in modes}
             for number in range(1, rounds + 1):
                 for mode, changes in modes.items():

@@ -64,6 +64,13 @@ class Containers:
             else:
                 eventually(lambda service=service, process=process: self._is_healthy(service, process), PATIENCE)
 
+    def start_cluster(self) -> Mapping[str, str]:
+        """Start Spark's master and workers; the settings of an application that runs on them."""
+        for name in ("spark-master", "spark-worker"):
+            self.start(name)
+        application = environment(self.services()["code-server"])
+        return {name: value for name, value in application.items() if name.startswith("SPARK_")}
+
     def _start(self, name: str, number: int, service: Mapping[str, Any]) -> psutil.Popen:
         for volume in service.get("volumes", ()):
             source, target, *_ = volume.split(":")
