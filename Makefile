@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 SP := $(BIN)/stock-pipeline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-faults up down stop start restart logs init-db produce consume tick ohlcv
+.PHONY: help setup run test test-unit test-faults test-soak up down stop start restart logs init-db produce consume tick ohlcv
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-11s %s\n", $$1, $$2}'
@@ -32,8 +32,11 @@ test-unit: setup ## Tests that need no service
 
 FAULTS ?= 100
 SEED ?= 1
-test-faults: setup ## `run` under 1,000 trades a second and FAULTS faults, chosen by SEED
-	@$(BIN)/python -m stock_pipeline_tests.faults $(FAULTS) $(SEED)
+test-faults: setup ## `run` under 1,000 trades/s and FAULTS faults, chosen by SEED; CLUSTER=1: on a Spark cluster
+	@$(BIN)/python -m stock_pipeline_tests.faults --faults $(FAULTS) --seed $(SEED) $(if $(CLUSTER),--cluster)
+
+test-soak: setup ## A day of trades, 50 times as fast, and what grows meanwhile: half an hour
+	@$(BIN)/python -m stock_pipeline_tests.faults.soak
 
 up start: setup ## Kafka and TimescaleDB in the background; all, in containers, with STACK=docker
 	@$(SP) up

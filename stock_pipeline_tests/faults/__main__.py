@@ -1,18 +1,23 @@
-"""`python -m stock_pipeline_tests.faults [faults] [seed]`: what `make test-faults` runs."""
+"""What `make test-faults` runs."""
 
-import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from stock_pipeline_tests.faults.run import run_faults
 
 
-def main() -> int:
-    count, seed = (*map(int, sys.argv[1:]), *(100, 1)[len(sys.argv) - 1 :])
+def main(
+    faults: int = 100,
+    seed: int = 1,
+    cluster: Annotated[bool, typer.Option("--cluster", help="streams on a Spark master and two workers")] = False,
+) -> None:
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        outcome = run_faults(Path(folder), count, seed)
+        outcome = run_faults(Path(folder), faults, seed, on_cluster=cluster)
     print(outcome)
-    return 0 if outcome.is_as_promised else 1
+    raise typer.Exit(0 if outcome.is_as_promised else 1)
 
 
-sys.exit(main())
+typer.run(main)

@@ -35,6 +35,9 @@ HALF_OPEN = 45.0
 DAGSTER = ("daemon", "webserver", "code-server")
 PARTS = (*SERVICES, "kafka", "timescaledb", *DAGSTER)
 
+Find = Callable[[random.Random], list[psutil.Process]]
+"""Gives a process and all that it started."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -54,14 +57,17 @@ class Fault:
 
 def all_faults(pipeline: Pipeline, exchange: Exchange, disk: Disk, clock: Clock) -> Sequence[Fault]:
     line = exchange.line
-    faults = [Fault(f"kill {part}", partial(_kill, pipeline, part)) for part in PARTS]
+    families: dict[str, Find] = {part: partial(_family, pipeline, part) for part in PARTS}
+    if pipeline.executors():
+        families["an executor"] = partial(_executor, pipeline)
+    faults = [Fault(f"kill {name}", partial(_kill, find)) for name, find in families.items()]
     faults += [
         Fault("kill a PostgreSQL backend", partial(_kill_below, pipeline, ("timescaledb",), "postgres")),
         Fault("kill a stream's JVM", partial(_kill_below, pipeline, STREAMS, "java")),
         Fault("kill a stream's Python worker", partial(_kill_below, pipeline, STREAMS, "python")),
         Fault("kill a Dagster run", partial(_kill_run, pipeline)),
     ]
-    faults += [Fault(f"freeze {part}", partial(_freeze, pipeline, part), FROZEN, 10, "freeze") for part in PARTS]
+    faults += [Fault(f"freeze {name}", partial(_freeze, find), FROZEN, 10, "freeze") for name, find in families.items()]
     faults += [Fault(f"{part} away", partial(_keep_away, pipeline, part), AWAY, 1) for part in ("timescaledb", "kafka")]
     faults += [
         Fault(f"HTTP {status.value}", partial(_refuse, exchange, status), FEED_FAULT)
@@ -80,8 +86,17 @@ def all_faults(pipeline: Pipeline, exchange: Exchange, disk: Disk, clock: Clock)
     return faults
 
 
-def _kill(pipeline: Pipeline, part: str, _chance: random.Random) -> None:
-    psutil.Process(pipeline.record(part)["pid"]).kill()
+def _family(pipeline: Pipeline, part: str, _chance: random.Random) -> list[psutil.Process]:
+    return pipeline.family(part)
+
+
+def _executor(pipeline: Pipeline, chance: random.Random) -> list[psutil.Process]:
+    executor = chance.choice(pipeline.executors())
+    return [executor, *executor.children(recursive=True)]
+
+
+def _kill(find: Find, chance: random.Random) -> None:
+    find(chance)[0].kill()
 
 
 def _kill_below(pipeline: Pipeline, parts: Sequence[str], program: str, chance: random.Random) -> None:
@@ -97,8 +112,8 @@ def _kill_run(pipeline: Pipeline, chance: random.Random) -> None:
         process.kill()
 
 
-def _freeze(pipeline: Pipeline, part: str, _chance: random.Random) -> None:
-    family = pipeline.family(part)
+def _freeze(find: Find, chance: random.Random) -> None:
+    family = find(chance)
     for process in family:
         with suppress(psutil.NoSuchProcess):
             process.suspend()

@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from websockets.exceptions import ConnectionClosed
 
 from stock_pipeline.ingest.simulator import Simulator
@@ -24,26 +25,42 @@ GARBAGE = ("{", '{"type":"trade","data":[{"s":"BINANCE:F00"}]}', "\x00" * 50, b"
 
 CHUNK = 65_536
 
+Number = TypeVar("Number", float, np.ndarray)
+
 
 class Numbered:
-    """A replay of trades, `rate` a second until `is_over`; of one symbol none shares its millisecond with another."""
+    """A replay of trades, `rate` a second until `is_over`; of one symbol none shares its millisecond with another.
+
+    Args:
+        ago: seconds by which the first trade is older than the moment when it is sent.
+        speed: seconds of the trades' time that pass in a second.
+    """
 
     trades = ()
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, ago: float = 0.0, speed: float = 1.0) -> None:
         self.rate = rate
+        self._ago = ago
+        self._speed = speed
         self.first_due = 0.0
         """When number 0 was due, UNIX milliseconds."""
         self.count = 0
         self.is_over = False
 
+    def due(self, number: Number) -> Number:
+        """When a trade is to be sent, UNIX milliseconds."""
+        return self.first_due + number * 1000 / self.rate
+
+    def time(self, number: Number) -> Number:
+        """What time a trade bears, UNIX milliseconds, before it is rounded down."""
+        return self.first_due - self._ago * 1000 + number * 1000 / self.rate * self._speed
+
     def schedule(self, start_ms: float) -> Iterator[tuple[float, dict[str, Any]]]:
         self.first_due = start_ms
         while not self.is_over:
             number, self.count = self.count, self.count + 1
-            due = start_ms + number * 1000 / self.rate
-            symbol = SYMBOLS[number % len(SYMBOLS)]
-            yield due, {"c": None, "p": price(number), "s": symbol, "t": int(due), "v": float(number + 1)}
+            symbol, time_ms = SYMBOLS[number % len(SYMBOLS)], int(self.time(number))
+            yield self.due(number), {"c": None, "p": price(number), "s": symbol, "t": time_ms, "v": float(number + 1)}
 
 
 def price(number: int) -> float:
@@ -151,8 +168,8 @@ class Line:
 class Exchange:
     """Market and line in a thread of their own."""
 
-    def __init__(self, settings: Settings, rate: float, market_port: int, line_port: int) -> None:
-        self.replay = Numbered(rate)
+    def __init__(self, settings: Settings, replay: Numbered, market_port: int, line_port: int) -> None:
+        self.replay = replay
         self.service = Service("market", settings, in_database=False)
         self.market = Market(self.replay, self.service)
         self.line = Line(market_port)

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import psutil
 import psycopg
 
+from stock_pipeline_tests.compose.containers import Containers
 from stock_pipeline_tests.conftest import Stack
 from stock_pipeline_tests.stack.test_run import is_supervised, record
 
@@ -36,16 +37,22 @@ TICKED = "SELECT max(update_timestamp) FROM job_ticks"
 
 @dataclass
 class Pipeline:
+    """
+    Attributes:
+        cluster: of Spark; none of its services runs where the streams are in local mode.
+    """
+
     stack: Stack
+    cluster: Containers
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def start(cls, stack: Stack, **changes: str) -> "Pipeline":
+    def start(cls, stack: Stack, cluster: Containers, **changes: str) -> "Pipeline":
         log = (stack.home.parent / "run.log").open("wb")
         command = [sys.executable, "-m", "stock_pipeline", "run"]
         environment = {**stack.environment, **changes}
         process = subprocess.Popen(command, env=environment, cwd=stack.home.parent, stdout=log, stderr=log)
-        return cls(stack, process)
+        return cls(stack, cluster, process)
 
     def record(self, name: str) -> dict[str, Any]:
         return record(self.stack, name)
@@ -54,6 +61,10 @@ class Pipeline:
         """The process of a part, and all that it started."""
         process = psutil.Process(self.record(name)["pid"])
         return [process, *process.children(recursive=True)]
+
+    def executors(self) -> list[psutil.Process]:
+        workers = self.cluster.running.get("spark-worker", [])
+        return [child for worker in workers for child in worker.children() if child.name() == "java"]
 
     def ailing(self, since: float) -> str:
         """What does not work; empty where all does and has taken in what came after `since`, UNIX seconds."""

@@ -3,17 +3,18 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from stock_pipeline.settings import Settings
+from stock_pipeline_tests.compose.containers import Containers
 from stock_pipeline_tests.conftest import eventually, free_port, on_free_ports
 from stock_pipeline_tests.faults.clock import Clock
 from stock_pipeline_tests.faults.disk import Disk
 from stock_pipeline_tests.faults.faults import Fault, all_faults
-from stock_pipeline_tests.faults.market import SYMBOLS, Exchange
+from stock_pipeline_tests.faults.market import SYMBOLS, Exchange, Numbered
 from stock_pipeline_tests.faults.pipeline import STREAMS, Pipeline
 from stock_pipeline_tests.faults.secrets import leaks
 from stock_pipeline_tests.faults.verdict import Verdict, judge
@@ -29,6 +30,9 @@ PATIENCE = 300.0
 
 START = 300.0
 """Seconds that the first start may take, with nothing installed but the packages."""
+
+SETTLING = 120.0
+"""Seconds within which the last trade has to arrive."""
 
 PAUSE = 2.0, 8.0
 """Least and most seconds between a recovery and the next fault."""
@@ -68,38 +72,63 @@ class Outcome:
         return "\n".join(lines)
 
 
-def run_faults(folder: Path, count: int, seed: int, longest: float = 1_000.0) -> Outcome:
+@contextmanager
+def trading(
+    folder: Path, replay: Numbered, environment: Mapping[str, str], on_cluster: bool = False
+) -> Iterator[tuple[Exchange, Pipeline]]:
+    """`run`, and the exchange that it gets its trades from.
+
+    Args:
+        folder: for the product's home; emptied by the caller.
+        on_cluster: the streams run on a Spark master and two workers.
+    """
+    stack = on_free_ports(folder / "home")
+    ports = free_port(), free_port()
+    exchange = Exchange(Settings(stock_pipeline_home=folder / "market"), replay, *ports)
+    feed = {"FINNHUB_URL": f"ws://127.0.0.1:{ports[1]}", "FINNHUB_TOKEN": TOKEN, "SYMBOLS": ",".join(SYMBOLS)}
+    with ExitStack() as cleanup:
+        cleanup.callback(stack.command, "down")
+        exchange.start()
+        cleanup.callback(exchange.stop)
+        cluster = Containers(stack, folder / "containers")
+        cleanup.callback(cluster.kill)
+        spark = cluster.start_cluster() if on_cluster else {}
+        pipeline = Pipeline.start(stack, cluster, **feed, **spark, **environment)
+        cleanup.callback(pipeline.stop)
+        yield exchange, pipeline
+
+
+def close_of_trading(exchange: Exchange, pipeline: Pipeline) -> tuple[Verdict, Sequence[str]]:
+    """What became of all trades, and where a secret is shown."""
+    last = exchange.stop_sending()
+    eventually(lambda: _is_settled(pipeline), SETTLING)
+    found = leaks(pipeline, {"token": TOKEN})
+    pipeline.stop()
+    assert pipeline.stack.command("up").returncode == 0
+    pipeline.stack.catch_up()
+    return judge(pipeline.stack, exchange, last), found
+
+
+def run_faults(folder: Path, count: int, seed: int, longest: float = 1_000.0, on_cluster: bool = False) -> Outcome:
     """Make `count` faults and see what came of them.
 
     Args:
         folder: for the product's home; emptied by the caller.
         longest: leaves out the faults that last for more seconds.
+        on_cluster: the streams run on a Spark master and two workers, and executors are among what dies.
 
     Raises:
         AssertionError: the pipeline does not start, or does not recover within PATIENCE.
     """
     chance = random.Random(seed)
-    stack = on_free_ports(folder / "home")
-    ports = free_port(), free_port()
     with ExitStack() as cleanup:
         disk, clock = Disk(folder / "home" / "checkpoints"), Clock(folder)
         cleanup.callback(disk.remove)
-        cleanup.callback(stack.command, "down")
-        exchange = Exchange(Settings(stock_pipeline_home=folder / "market"), RATE, *ports)
-        exchange.start()
-        cleanup.callback(exchange.stop)
-        feed = {"FINNHUB_URL": f"ws://127.0.0.1:{ports[1]}", "FINNHUB_TOKEN": TOKEN, "SYMBOLS": ",".join(SYMBOLS)}
-        pipeline = Pipeline.start(stack, **feed, **clock.environment)
-        cleanup.callback(pipeline.stop)
+        market = trading(folder, Numbered(RATE), clock.environment, on_cluster)
+        exchange, pipeline = cleanup.enter_context(market)
         print(f"running after {pipeline.recovery(time.time(), START)[0]:.0f} s", flush=True)
         recoveries = _make_faults(pipeline, all_faults(pipeline, exchange, disk, clock), count, chance, longest)
-        last = exchange.stop_sending()
-        eventually(lambda: _is_settled(pipeline), 120)
-        found = leaks(pipeline, {"token": TOKEN})
-        pipeline.stop()
-        assert stack.command("up").returncode == 0
-        stack.catch_up()
-        return Outcome(count, judge(stack, exchange, last), found, max(recoveries, default=0.0))
+        return Outcome(count, *close_of_trading(exchange, pipeline), max(recoveries, default=0.0))
 
 
 def _make_faults(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from stock_pipeline_tests.conftest import Stack
 from stock_pipeline_tests.expected_bars import COLUMNS, bars_frame, expected_bars
-from stock_pipeline_tests.faults.market import SYMBOLS, Exchange, price
+from stock_pipeline_tests.faults.market import SYMBOLS, Exchange, Numbered, price
 
 SUBSCRIBED_WITHIN = 1_000
 """Milliseconds from the moment when the producer has subscribed, where its gap ends, until the market sends."""
@@ -58,11 +58,11 @@ def judge(stack: Stack, exchange: Exchange, last: int) -> Verdict:
     Args:
         last: number of the last trade that was due.
     """
-    first_due, rate = exchange.replay.first_due, exchange.replay.rate
+    replay = exchange.replay
     rows = stack.query("SELECT volume, symbol, price, extract(EPOCH FROM event_time)::float8 * 1000 FROM tick_data")
     stored = pd.DataFrame(rows, columns=["number", "symbol", "price", "time"])
     numbers = stored["number"].to_numpy(dtype=np.int64) - 1
-    times = np.floor(first_due + numbers * 1000 / rate)
+    times = np.floor(replay.time(numbers))
     altered = (
         (stored["symbol"] != np.array(SYMBOLS)[numbers % len(SYMBOLS)])
         | (stored["price"] != np.array([price(int(number)) for number in numbers]))
@@ -70,13 +70,13 @@ def judge(stack: Stack, exchange: Exchange, last: int) -> Verdict:
     )
     unique = np.unique(numbers)
     missing = np.setdiff1d(np.arange(unique[0], last + 1), unique)
-    missing_times = np.floor(first_due + missing * 1000 / rate)
+    due = np.floor(replay.due(missing))
     in_gap, in_wider_gap, seconds = np.zeros(len(missing), bool), np.zeros(len(missing), bool), 0.0
     for started, ended, _ in stack.query(GAPS):
         # PostgreSQL keeps microseconds, the market milliseconds.
         begins = np.floor(started)
-        in_gap |= (missing_times >= begins) & (missing_times <= ended)
-        in_wider_gap |= (missing_times >= begins) & (missing_times <= ended + SUBSCRIBED_WITHIN)
+        in_gap |= (due >= begins) & (due <= ended)
+        in_wider_gap |= (due >= begins) & (due <= ended + SUBSCRIBED_WITHIN)
         seconds += (ended - started) / 1000
     is_sent = np.isin(missing, np.array(exchange.market.sent, dtype=np.int64))
     return Verdict(
@@ -84,20 +84,20 @@ def judge(stack: Stack, exchange: Exchange, last: int) -> Verdict:
         lost=int((is_sent & ~in_gap).sum()),
         doubled=len(numbers) - len(unique),
         altered=int(altered.sum()),
-        wrong_bars=_wrong_bars(stack, unique, first_due, rate),
+        wrong_bars=_wrong_bars(stack, unique, replay),
         swallowed=int((is_sent & in_gap).sum()),
         unexplained=int((~is_sent & ~in_wider_gap).sum()),
         gap_seconds=seconds,
-        outage_seconds=len(missing) / rate,
+        outage_seconds=len(missing) / replay.rate,
     )
 
 
-def _wrong_bars(stack: Stack, numbers: np.ndarray, first_due: float, rate: float) -> int:
+def _wrong_bars(stack: Stack, numbers: np.ndarray, replay: Numbered) -> int:
     trades = pd.DataFrame(
         {
             "symbol": np.array(SYMBOLS)[numbers % len(SYMBOLS)],
             "price": [price(int(number)) for number in numbers],
-            "event_time": pd.to_datetime(np.floor(first_due + numbers * 1000 / rate), unit="ms", utc=True),
+            "event_time": pd.to_datetime(np.floor(replay.time(numbers)), unit="ms", utc=True),
             "volume": numbers + 1.0,
             "seq": numbers,
             "conditions": None,
@@ -105,7 +105,7 @@ def _wrong_bars(stack: Stack, numbers: np.ndarray, first_due: float, rate: float
     )
     expected = expected_bars(trades)
     found = bars_frame(stack.query(BARS)).reindex(columns=COLUMNS)
-    both = expected.join(found, how="outer", lsuffix="_expected", rsuffix="_found")
+    both = expected.join(found, how="outer", suffixes=("_expected", "_found"))
     is_wrong = np.zeros(len(both), bool)
     for column in COLUMNS:
         tolerance = 1e-9 if column in ("volume", "vwap") else 0.0

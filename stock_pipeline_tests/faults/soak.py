@@ -1,0 +1,87 @@
+"""A day of market time in half an hour, and what grows meanwhile.
+
+    .venv/bin/python -m stock_pipeline_tests.faults.soak
+
+The trades begin a day ago and come 50 times as fast as they were made, until they have reached the present. Every ten
+seconds the memory and the open files of every process are taken, and the number of temporary files.
+"""
+
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import psutil
+
+from stock_pipeline_tests.faults.faults import PARTS
+from stock_pipeline_tests.faults.market import Numbered
+from stock_pipeline_tests.faults.pipeline import Pipeline
+from stock_pipeline_tests.faults.run import RATE, START, close_of_trading, trading
+
+DAY = 86_400.0
+SPEED = 50.0
+
+PERIOD = 10.0
+"""Seconds between two samples."""
+
+GROWTH = 1.05
+"""By how much a mean of the last third of the time may exceed that of the second third."""
+
+
+def megabytes(process: psutil.Process) -> float:
+    """Memory of this process alone: neither files nor what it shares with others, such as PostgreSQL's buffers."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    found = re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) / 1000 if found else 0.0
+
+
+def sample(pipeline: Pipeline, temporary: Path) -> Iterator[tuple[tuple[str, str], float]]:
+    """What there is now of each figure of each process, and of temporary files."""
+    seen = set()
+    for part in (*PARTS, "run"):
+        for process in pipeline.family(part):
+            if process.pid in seen:
+                continue
+            seen.add(process.pid)
+            with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+                name = f"{part}: {process.name()} {process.pid}"
+                yield (name, "MB"), megabytes(process)
+                yield (name, "open files"), float(process.num_fds())
+    for folder in (temporary, pipeline.stack.home / "spark", pipeline.stack.home / "checkpoints"):
+        yield (folder.name, "files"), float(sum(1 for _ in folder.rglob("*")))
+
+
+def growth(samples: pd.DataFrame) -> pd.DataFrame:
+    """Mean of the second and of the last third, of every figure that was there in both all the time."""
+    third = len(samples) // 3
+    second, last = samples.iloc[third : 2 * third], samples.iloc[2 * third :]
+    means = pd.DataFrame({"second third": second.mean(), "last third": last.mean()})
+    means = means[samples.iloc[third:].notna().all()]
+    return means.assign(ratio=means["last third"] / means["second third"])
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder = Path(name)
+        temporary = folder / "temporary"
+        temporary.mkdir()
+        replay = Numbered(RATE, ago=DAY, speed=SPEED)
+        with trading(folder, replay, {"TMPDIR": str(temporary)}) as (exchange, pipeline):
+            pipeline.recovery(time.time() - DAY, DAY + START)
+            samples = []
+            while replay.time(replay.count) / 1000 < time.time():
+                samples.append(dict(sample(pipeline, temporary)))
+                time.sleep(PERIOD)
+            verdict, _ = close_of_trading(exchange, pipeline)
+    found = growth(pd.DataFrame(samples))
+    print(found.round(3).to_string())
+    print(verdict)
+    return 0 if verdict.is_clean and (found["ratio"] <= GROWTH).all() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
