@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from stock_pipeline.settings import Settings
 from stock_pipeline_tests.compose.containers import Containers
 from stock_pipeline_tests.conftest import eventually, free_port, on_free_ports
@@ -44,14 +46,17 @@ TOKEN = "token-of-the-fault-test"
 class Outcome:
     """
     Attributes:
+        recoveries: of each fault its name and the seconds from its end until all worked again.
         leaks: places that show a secret.
-        slowest: seconds of the longest recovery.
     """
 
-    faults: int
+    recoveries: Sequence[tuple[str, float]]
     verdict: Verdict
     leaks: Sequence[str]
-    slowest: float
+
+    @property
+    def slowest(self) -> float:
+        return max((seconds for _, seconds in self.recoveries), default=0.0)
 
     @property
     def is_clean(self) -> bool:
@@ -64,9 +69,11 @@ class Outcome:
 
     def __str__(self) -> str:
         found = self.verdict
-        lines = [f"{found}", *(f"a secret is shown in {place}" for place in self.leaks)]
+        seconds = pd.DataFrame(self.recoveries, columns=["fault", "seconds"]).groupby("fault")["seconds"]
+        lines = [seconds.agg(["count", "median", "max"]).to_string(float_format="%.0f"), f"{found}"]
+        lines += [f"a secret is shown in {place}" for place in self.leaks]
         lines.append(
-            f"{self.faults} faults, {found.stored + found.swallowed + found.lost} trades: {found.lost} lost, "
+            f"{len(self.recoveries)} faults, {found.stored + found.swallowed + found.lost} trades: {found.lost} lost, "
             f"{found.doubled} doubled, {found.wrong_bars} wrong bars, slowest recovery {self.slowest:.0f} s"
         )
         return "\n".join(lines)
@@ -128,13 +135,13 @@ def run_faults(folder: Path, count: int, seed: int, longest: float = 1_000.0, on
         exchange, pipeline = cleanup.enter_context(market)
         print(f"running after {pipeline.recovery(time.time(), START)[0]:.0f} s", flush=True)
         recoveries = _make_faults(pipeline, all_faults(pipeline, exchange, disk, clock), count, chance, longest)
-        return Outcome(count, *close_of_trading(exchange, pipeline), max(recoveries, default=0.0))
+        return Outcome(recoveries, *close_of_trading(exchange, pipeline))
 
 
 def _make_faults(
     pipeline: Pipeline, faults: Sequence[Fault], count: int, chance: random.Random, longest: float
-) -> list[float]:
-    """Seconds of each recovery."""
+) -> list[tuple[str, float]]:
+    """Of each fault its name and the seconds of the recovery."""
     made: Counter[str] = Counter()
     recoveries = []
     for number in range(1, count + 1):
@@ -145,7 +152,7 @@ def _make_faults(
         print(f"{time.strftime('%H:%M:%S')} {number:3} {fault.name}", end="", flush=True)
         fault.make(chance)
         seconds, last = pipeline.recovery(time.time(), PATIENCE)
-        recoveries.append(seconds)
+        recoveries.append((fault.name, seconds))
         print(f": {seconds:.1f} s ({last})", flush=True)
     return recoveries
 
