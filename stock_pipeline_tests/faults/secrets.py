@@ -56,7 +56,7 @@ def _spark(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
         address = pipeline.record(name)["links"]["spark_ui"]
         for page in SPARK_PAGES:
             try:
-                with urlopen(f"{address}/{page}", timeout=20) as answer:
+                with urlopen(f"{address}/{page}", timeout=120) as answer:
                     yield f"{address}/{page}", answer.read().decode()
             except URLError as error:
                 yield f"{address}/{page}", f"{error}"
