@@ -77,11 +77,13 @@ def main() -> int:
             while replay.time(replay.count) / 1000 < time.time():
                 samples.append(dict(sample(pipeline, temporary)))
                 time.sleep(PERIOD)
-            verdict, _ = close_of_trading(exchange, pipeline)
+            verdict, shown = close_of_trading(exchange, pipeline)
     found = growth(pd.DataFrame(samples))
     print(found.round(3).to_string())
-    print(verdict)
-    return 0 if verdict.is_clean and (found["ratio"] <= GROWTH).all() else 1
+    print(verdict, *(f"a secret is shown in {place}" for place in shown), sep="\n")
+    # Not by the ratio, which is no number where there was nothing and is nothing.
+    is_flat = (found["last third"] <= GROWTH * found["second third"]).all()
+    return 0 if verdict.is_clean and not shown and is_flat else 1
 
 
 if __name__ == "__main__":
