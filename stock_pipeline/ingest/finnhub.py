@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from urllib.parse import quote, urlsplit
 
 import websocket
@@ -26,7 +27,7 @@ PING_INTERVAL = 10.0
 """Seconds between two pings, whose answers say until when a quiet feed has come."""
 
 PING_PATIENCE = 9.0
-"""A connection whose ping is not answered within this many seconds is dead, even if nobody closed it."""
+"""A connection on which nothing comes for this many seconds after a ping is dead, even if nobody closed it."""
 
 CONNECT_PATIENCE = 15.0
 
@@ -73,7 +74,7 @@ class FinnhubClient:
         self._on_state = on_state
         self._watch = watch
         self._failure: BaseException | None = None
-        self._app: websocket.WebSocketApp | None = None
+        self._app: _App | None = None
         self._socket: websocket.WebSocket | None = None
         self.connections = 0
 
@@ -130,7 +131,7 @@ class FinnhubClient:
         """
         host = urlsplit(self._url).netloc
         self._failure = None
-        self._app = websocket.WebSocketApp(
+        self._app = _App(
             f"{self._url}?token={quote(self._token, safe='')}",
             on_open=self._subscribe,
             on_message=self._receive,
@@ -177,8 +178,11 @@ class FinnhubClient:
         self._watch.connected(time.time())
         self._on_state("running")
 
-    def _answered(self, app: websocket.WebSocketApp, _data: bytes) -> None:
-        self._watch.took_in_until(app.last_ping_tm, time.time())
+    def _answered(self, app: websocket.WebSocketApp, data: bytes) -> None:
+        _show_life(app)
+        # A server may send answers that nobody asked for.
+        with suppress(ValueError):
+            self._watch.took_in_until(float(data), time.time())
 
     def _receive(self, app: websocket.WebSocketApp, frame: str | bytes) -> None:
         received_ms = time.time_ns() // 1_000_000
@@ -190,12 +194,30 @@ class FinnhubClient:
             self._failure = _HandlerFailed(error)
             app.close()
         else:
+            _show_life(app)
             if newest_ms is not None:
                 self._watch.took_in_until(newest_ms / 1000, received_ms / 1000)
 
     def _note(self, _app: websocket.WebSocketApp, error: BaseException) -> None:
         if not isinstance(self._failure, _HandlerFailed):
             self._failure = error
+
+
+class _App(websocket.WebSocketApp):
+    """Its pings bear the time at which they are sent, UNIX seconds, and so do their answers."""
+
+    @property
+    def ping_payload(self) -> str:
+        return repr(time.time())
+
+    @ping_payload.setter
+    def ping_payload(self, _given: str) -> None:
+        """What websocket-client would send each time."""
+
+
+def _show_life(app: websocket.WebSocketApp) -> None:
+    """The answer to the newest ping may stand in a queue behind what came now, and that does not make it late."""
+    app.last_pong_tm = app.last_ping_tm
 
 
 class _HandlerFailed(Exception):

@@ -631,3 +631,31 @@ def test_a_clock_that_was_set_back_does_not_leave_the_feed_complete_until_later(
     assert watch.complete_until == T + 3
     watch.took_in_until(T + 4, T + 5)
     assert watch.complete_until == T + 4
+
+
+def test_answers_to_pings_behind_a_queue_of_frames_are_neither_late_nor_newer_than_the_frames(
+    journal: GapJournal, feed: Feed, monkeypatch: pytest.MonkeyPatch
+):
+    """A producer that is held back, or slower than the feed, finds its pings' answers where the server put them."""
+    handled: list[tuple[float, float]] = []
+    watch, stop = FeedWatch(["FEED:A"], journal), threading.Event()
+
+    def take_long(raw: bytes, _received_ms: int) -> None:
+        handled.append((watch.complete_until, float(raw)))
+        time.sleep(2 if len(handled) == 1 else 0.01)
+
+    monkeypatch.setattr("stock_pipeline.ingest.finnhub.PING_INTERVAL", 0.2)
+    monkeypatch.setattr("stock_pipeline.ingest.finnhub.PING_PATIENCE", 0.1)
+    watch.started(T, None)
+    arguments = (f"ws://127.0.0.1:{feed.port}", "sesame", ["FEED:A"], stop, take_long, lambda _: None, watch)
+    threading.Thread(target=FinnhubClient(*arguments).run, daemon=True).start()
+    eventually(lambda: feed.received, 20)
+    feed.connections[-1].pong(b"not asked for")
+    for _ in range(50):
+        feed.send(str(time.time()))
+        time.sleep(0.05)
+    eventually(lambda: len(handled) == 50, 20)
+    stop.set()
+    assert len(feed.connections) == 1
+    assert all(complete_until <= sent for complete_until, sent in handled)
+    assert handled[0][0] < handled[-1][0]
