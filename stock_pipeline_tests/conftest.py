@@ -191,6 +191,6 @@ def feed() -> Iterator[Feed]:
 def _end_started(stack: Stack) -> None:
     while stack.started:
         process = stack.started.pop()
-        if process.poll() is None:
-            process.kill()
+        process.kill()
+        if process.stdout and not process.stdout.closed:
             print(process.communicate(timeout=10)[0])

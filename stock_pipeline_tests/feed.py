@@ -17,7 +17,8 @@ class Feed:
         self.refuse: HTTPStatus | None = None
         self.refused = 0
         self.open = self.most_open = 0
-        self._server = serve(self._talk, "127.0.0.1", port, process_request=self._admit)
+        # Without pings of its own, which would end a connection whose client is held back.
+        self._server = serve(self._talk, "127.0.0.1", port, process_request=self._admit, ping_interval=None)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def _admit(self, connection: ServerConnection, _request):

@@ -89,7 +89,8 @@ def test_every_bar_of_a_million_trades_equals_pandas(own: Stack):
     print(f"seed {seed}")
     random.seed(seed)
     trades = generate(np.random.default_rng(seed)).assign(seq=0)
-    assert own.command("up").returncode == 0
+    # The records bear the time when the trades came, and Kafka deletes by that.
+    assert own.command("up", KAFKA_RETENTION_DAYS="36500").returncode == 0
     tick = own.start("stream", "tick")
     slices = np.linspace(0, TRADES, KILLS + 2, dtype=int)
     for begin, end in zip(slices[:-1], slices[1:], strict=True):
