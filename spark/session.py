@@ -23,6 +23,9 @@ AVRO_LIMITS = {
 JIT = "-XX:CompileThresholdScaling=5"
 """Compile later: a fifth of the work until the first batch is the JVM's compiler, and streams start together."""
 
+MALLOC_ARENAS = "2"
+"""glibc gives each of a JVM's threads memory of its own otherwise, and keeps what they return."""
+
 
 def session_settings(settings: Settings, name: str) -> dict[str, str]:
     """Spark's settings for one application; spark-submit's own go before them."""
@@ -41,6 +44,7 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         "spark.driver.memory": "1g" if settings.spark_master.startswith("local") else "512m",
         "spark.driver.extraJavaOptions": java,
         "spark.executor.extraJavaOptions": java,
+        "spark.executorEnv.MALLOC_ARENA_MAX": MALLOC_ARENAS,
         "spark.local.dir": str(local_folder(settings, name)),
         "spark.sql.warehouse.dir": str(settings.home / "spark" / "warehouse"),
         "spark.ui.showConsoleProgress": "false",
@@ -52,6 +56,9 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         "spark.sql.streaming.stateStore.providerClass": f"{state}.RocksDBStateStoreProvider",
         "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
         "spark.sql.streaming.stateStore.rocksdb.trackTotalNumberOfRows": "false",
+        # Else each store's write buffers grow for a day, the length of the watermark.
+        "spark.sql.streaming.stateStore.rocksdb.boundedMemoryUsage": "true",
+        "spark.sql.streaming.stateStore.rocksdb.maxMemoryUsageMB": "128",
         # In update mode a batch without data would write nothing.
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",
         # Hadoop's own file system forks chmod for every checkpoint file, 70 ms each.
@@ -69,12 +76,13 @@ def local_folder(settings: Settings, name: str) -> Path:
 
 
 def prepare_environment(settings: Settings) -> None:
-    """Say in this process's environment which Python, Java and address Spark has to use.
+    """Say in this process's environment which Python, Java, address and number of arenas Spark has to use.
 
     Raises:
         InstallError: there is no Java 17 or newer.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("MALLOC_ARENA_MAX", MALLOC_ARENAS)
     os.environ["JAVA_HOME"] = str(find_java().resolve().parent.parent)
     if settings.spark_master.startswith("local"):
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
