@@ -8,6 +8,7 @@ import asyncio
 import os
 import threading
 import time
+from array import array
 from collections.abc import Callable, Coroutine, Iterator
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -68,11 +69,11 @@ def price(number: int) -> float:
 
 
 class Market(Simulator):
-    """The simulator, which notes the numbers of all trades that it sent."""
+    """The simulator, which notes the numbers of all trades that it sent, and when, UNIX milliseconds."""
 
     def __init__(self, replay: Numbered, service: Service) -> None:
         super().__init__(replay, service)
-        self.sent: list[int] = []
+        self.sent, self.sent_at = array("q"), array("d")
 
     async def garble(self) -> None:
         for client in list(self._clients.values()):
@@ -84,10 +85,11 @@ class Market(Simulator):
 
     async def _tell(self, client: Any, content: dict[str, Any]) -> None:
         numbers = [int(trade["v"]) - 1 for trade in content.get("data", ())]
-        unsent = self._service.counts["unsent"]
+        unsent, now = self._service.counts["unsent"], time.time() * 1000
         await super()._tell(client, content)
         if self._service.counts["unsent"] == unsent:
-            self.sent += numbers
+            self.sent.extend(numbers)
+            self.sent_at.extend([now] * len(numbers))
 
 
 class Line:

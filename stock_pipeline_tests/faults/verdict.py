@@ -70,15 +70,17 @@ def judge(stack: Stack, exchange: Exchange, last: int) -> Verdict:
     )
     unique = np.unique(numbers)
     missing = np.setdiff1d(np.arange(unique[0], last + 1), unique)
-    due = np.floor(replay.due(missing))
+    # A market that is late sends after the time when a trade was due.
+    sent = pd.Series(exchange.market.sent_at, exchange.market.sent).groupby(level=0).max().reindex(missing).to_numpy()
+    is_sent = ~np.isnan(sent)
+    moment = np.floor(np.where(is_sent, sent, replay.due(missing)))
     in_gap, in_wider_gap, seconds = np.zeros(len(missing), bool), np.zeros(len(missing), bool), 0.0
     for started, ended, _ in stack.query(GAPS):
         # PostgreSQL keeps microseconds, the market milliseconds.
         begins = np.floor(started)
-        in_gap |= (due >= begins) & (due <= ended)
-        in_wider_gap |= (due >= begins) & (due <= ended + SUBSCRIBED_WITHIN)
+        in_gap |= (moment >= begins) & (moment <= ended)
+        in_wider_gap |= (moment >= begins) & (moment <= ended + SUBSCRIBED_WITHIN)
         seconds += (ended - started) / 1000
-    is_sent = np.isin(missing, np.array(exchange.market.sent, dtype=np.int64))
     return Verdict(
         stored=len(unique),
         lost=int((is_sent & ~in_gap).sum()),
