@@ -10,16 +10,17 @@ import re
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
 from stock_pipeline_tests.compose.containers import Containers
 from stock_pipeline_tests.compose.whole_file import start_all
 from stock_pipeline_tests.conftest import Stack, on_free_ports
+from stock_pipeline_tests.faults.soak import growth
 from stock_pipeline_tests.stack.test_run import record
 
 PERIOD = 10.0
@@ -51,7 +52,7 @@ def in_containers(stack: Stack, containers: Containers) -> Iterator[tuple[str, f
 
 def main() -> None:
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
-    samples: dict[str, list[float]] = defaultdict(list)
+    samples = []
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
         stack = on_free_ports(Path(folder) / "home")
         containers = Containers(stack, Path(folder) / "containers")
@@ -59,18 +60,16 @@ def main() -> None:
             start_all(containers, monkeypatch)
             deadline = time.monotonic() + minutes * 60
             while time.monotonic() < deadline:
-                for name, held in in_containers(stack, containers):
-                    samples[name].append(held)
+                samples.append(dict(in_containers(stack, containers)))
                 time.sleep(PERIOD)
         finally:
             containers.kill()
             assert stack.command("down", "--wipe").returncode == 0
     limits = {name: service.get("mem_limit") for name, service in containers.services().items()}
-    print(f"{'container':18} {'second third':>12} {'last third':>12} {'most':>8} {'limit':>8}   MB")
-    for name, held in samples.items():
-        third = len(held) // 3
-        second, last = sum(held[third : 2 * third]) / third, sum(held[2 * third : 3 * third]) / third
-        print(f"{name:18} {second:12.0f} {last:12.0f} {max(held):8.0f} {limits[name.rpartition('-')[0]]:>8}")
+    held = pd.DataFrame(samples)
+    found = growth(held).assign(most=held.max())
+    found["limit"] = [limits[name.rpartition("-")[0]] for name in found.index]
+    print("MB", found.round(2).to_string(), sep="\n")
 
 
 if __name__ == "__main__":

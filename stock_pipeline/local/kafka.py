@@ -13,7 +13,7 @@ from stock_pipeline.local.component import Component, free_port
 from stock_pipeline.local.downloads import LOCAL, find_java, jars
 from stock_pipeline.services.processes import spawn
 
-HEAP = "-Xms256m", "-Xmx512m"
+HEAP = "-Xms256m", "-Xmx384m"
 
 
 class Kafka(Component):
