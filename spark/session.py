@@ -23,13 +23,16 @@ AVRO_LIMITS = {
 JIT = "-XX:CompileThresholdScaling=5"
 """Compile later: a fifth of the work until the first batch is the JVM's compiler, and streams start together."""
 
+GC = "-XX:+UseSerialGC"
+"""The smallest heap: with two cores for everything G1's pauses are no shorter, and its heap grows to its limit."""
+
 MALLOC_ARENAS = "2"
 """glibc gives each of a JVM's threads memory of its own otherwise, and keeps what they return."""
 
 
 def session_settings(settings: Settings, name: str) -> dict[str, str]:
     """Spark's settings for one application; spark-submit's own go before them."""
-    java = " ".join(f"-D{key}={value}" for key, value in AVRO_LIMITS.items())
+    java = " ".join((GC, *(f"-D{key}={value}" for key, value in AVRO_LIMITS.items())))
     class_path = f"{jars() / 'spark'}/*"
     checkpointing = "org.apache.spark.sql.execution.streaming.checkpointing"
     state = "org.apache.spark.sql.execution.streaming.state"
