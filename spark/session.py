@@ -24,7 +24,7 @@ JIT = "-XX:CompileThresholdScaling=5"
 """Compile later: a fifth of the work until the first batch is the JVM's compiler, and streams start together."""
 
 GC = "-XX:+UseSerialGC"
-"""The smallest heap: with two cores for everything G1's pauses are no shorter, and its heap grows to its limit."""
+"""Its heap follows what is in use. That of G1 grows to its limit where the processors are busy with other processes."""
 
 MALLOC_ARENAS = "2"
 """glibc gives each of a JVM's threads memory of its own otherwise, and keeps what they return."""
@@ -51,6 +51,10 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         "spark.local.dir": str(local_folder(settings, name)),
         "spark.sql.warehouse.dir": str(settings.home / "spark" / "warehouse"),
         "spark.ui.showConsoleProgress": "false",
+        # A thousand of each by default: the plans and metrics of ten minutes of batches, 250 MB.
+        "spark.sql.ui.retainedExecutions": "50",
+        "spark.ui.retainedJobs": "50",
+        "spark.ui.retainedStages": "50",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(SHUFFLE_PARTITIONS),
         "spark.python.daemon.module": "spark.python_daemon",
