@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -572,12 +572,20 @@ def test_a_database_that_is_away_is_told_later(
 # The client
 
 
-def test_the_client_tells_the_watch_of_its_connections(journal: GapJournal, feed: Feed):
-    feed.refuse = HTTPStatus.UNAUTHORIZED
+def start_client(
+    feed: Feed, journal: GapJournal, on_frame: Callable[[bytes, int], int | None]
+) -> tuple[FeedWatch, threading.Event]:
+    """A client of the feed in a thread of its own; its watch, and what ends it."""
     watch, stop = FeedWatch(["FEED:A"], journal), threading.Event()
     watch.started(T, None)
-    arguments = (f"ws://127.0.0.1:{feed.port}", "sesame", ["FEED:A"], stop, lambda *_: None, lambda _: None)
-    threading.Thread(target=FinnhubClient(*arguments, watch).run, daemon=True).start()
+    arguments = (f"ws://127.0.0.1:{feed.port}", "sesame", ["FEED:A"], stop, on_frame, lambda _: None, watch)
+    threading.Thread(target=FinnhubClient(*arguments).run, daemon=True).start()
+    return watch, stop
+
+
+def test_the_client_tells_the_watch_of_its_connections(journal: GapJournal, feed: Feed):
+    feed.refuse = HTTPStatus.UNAUTHORIZED
+    _, stop = start_client(feed, journal, lambda *_: None)
     eventually(journal.open_gaps, 20)
     feed.refuse = None
     eventually(lambda: len(feed.received) == 1, 20)
@@ -604,10 +612,7 @@ def test_a_gap_begins_with_the_newest_trade_that_came_or_the_ping_that_was_answe
 
     monkeypatch.setattr("stock_pipeline.ingest.finnhub.PING_INTERVAL", 2.0)
     monkeypatch.setattr("stock_pipeline.ingest.finnhub.PING_PATIENCE", 1.0)
-    watch, stop = FeedWatch(["FEED:A"], journal), threading.Event()
-    watch.started(T, None)
-    arguments = (f"ws://127.0.0.1:{feed.port}", "sesame", ["FEED:A"], stop, took, lambda _: None, watch)
-    threading.Thread(target=FinnhubClient(*arguments).run, daemon=True).start()
+    watch, stop = start_client(feed, journal, took)
     eventually(lambda: feed.received, 20)
     time.sleep(1)
     feed.send("{}")
@@ -638,7 +643,6 @@ def test_answers_to_pings_behind_a_queue_of_frames_are_neither_late_nor_newer_th
 ):
     """A producer that is held back, or slower than the feed, finds its pings' answers where the server put them."""
     handled: list[tuple[float, float]] = []
-    watch, stop = FeedWatch(["FEED:A"], journal), threading.Event()
 
     def take_long(raw: bytes, _received_ms: int) -> None:
         handled.append((watch.complete_until, float(raw)))
@@ -646,9 +650,7 @@ def test_answers_to_pings_behind_a_queue_of_frames_are_neither_late_nor_newer_th
 
     monkeypatch.setattr("stock_pipeline.ingest.finnhub.PING_INTERVAL", 0.2)
     monkeypatch.setattr("stock_pipeline.ingest.finnhub.PING_PATIENCE", 0.1)
-    watch.started(T, None)
-    arguments = (f"ws://127.0.0.1:{feed.port}", "sesame", ["FEED:A"], stop, take_long, lambda _: None, watch)
-    threading.Thread(target=FinnhubClient(*arguments).run, daemon=True).start()
+    watch, stop = start_client(feed, journal, take_long)
     eventually(lambda: feed.received, 20)
     feed.connections[-1].pong(b"not asked for")
     for _ in range(50):
