@@ -55,6 +55,8 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         "spark.sql.ui.retainedExecutions": "50",
         "spark.ui.retainedJobs": "50",
         "spark.ui.retainedStages": "50",
+        # Half an hour by default: until then garbage, and the files of shuffles that wait for its collection, pile up.
+        "spark.cleaner.periodicGC.interval": "5min",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(SHUFFLE_PARTITIONS),
         "spark.python.daemon.module": "spark.python_daemon",
@@ -99,7 +101,7 @@ def create_session(settings: Settings, name: str, jvm_options: str | None = None
     """Start Spark, or take the session that spark-submit began.
 
     Args:
-        jvm_options: further options of the driver's JVM; None: the class archive, where there is one.
+        jvm_options: further options of every JVM; None: the class archive, where there is one.
 
     Raises:
         InstallError: there is no Java 17 or newer.
@@ -112,6 +114,7 @@ def create_session(settings: Settings, name: str, jvm_options: str | None = None
     temporary = local_folder(settings, name)
     temporary.mkdir(parents=True, exist_ok=True)
     values["spark.driver.extraJavaOptions"] += f' {JIT} -Djava.io.tmpdir="{temporary}" {jvm_options}'
+    values["spark.executor.extraJavaOptions"] += f" {JIT} {jvm_options}"
     conf = SparkConf()
     for key, value in values.items():
         conf.setIfMissing(key, value)

@@ -8,6 +8,7 @@ from typing import Any
 from dagster import MetadataValue, TableRecord
 from psycopg import sql
 
+from stock_pipeline.bars.chart import Candle, candlesticks
 from stock_pipeline.resources.timescale import TimescaleResource
 from stock_pipeline.settings import load_settings
 from stock_pipeline.sql_files import load_sql
@@ -50,9 +51,6 @@ def bar_metadata(timescale: TimescaleResource, table: str, before: datetime) -> 
 
 
 def _chart(title: str, bars: list[dict[str, Any]]) -> MetadataValue:
-    # A large import, which most runs do without.
-    from stock_pipeline.bars.chart import Candle, candlesticks
-
     candles = [Candle(**{name: bar[name] for name in Candle._fields}) for bar in bars]
     picture = base64.b64encode(candlesticks(title, candles)).decode()
     return MetadataValue.md(f"![{title}](data:image/png;base64,{picture})")
