@@ -1,12 +1,10 @@
 """What `make test-faults` runs."""
 
-import tempfile
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stock_pipeline_tests.faults.run import run_faults
+from stock_pipeline_tests.faults.run import own_folder, run_faults
 
 
 def main(
@@ -14,10 +12,11 @@ def main(
     seed: int = 1,
     cluster: Annotated[bool, typer.Option("--cluster", help="streams on a Spark master and two workers")] = False,
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        outcome = run_faults(Path(folder), faults, seed, on_cluster=cluster)
-    print(outcome)
-    raise typer.Exit(0 if outcome.is_as_promised else 1)
+    with own_folder("faults-") as folder:
+        outcome = run_faults(folder, faults, seed, on_cluster=cluster)
+        print(outcome)
+        if not outcome.is_as_promised:
+            raise typer.Exit(1)
 
 
 typer.run(main)

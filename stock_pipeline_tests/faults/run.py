@@ -1,6 +1,8 @@
 """The fault test: `stock-pipeline run` under 1,000 trades a second, and one fault after the other."""
 
 import random
+import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +79,18 @@ class Outcome:
             f"{found.doubled} doubled, {found.wrong_bars} wrong bars, slowest recovery {self.slowest:.0f} s"
         )
         return "\n".join(lines)
+
+
+@contextmanager
+def own_folder(prefix: str) -> Iterator[Path]:
+    """A new folder, deleted at the end; where an error ended the work it stays, with its logs and data."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    except BaseException:
+        print(f"logs and data are in {folder}", flush=True)
+        raise
+    shutil.rmtree(folder)
 
 
 @contextmanager
