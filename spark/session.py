@@ -14,7 +14,9 @@ from stock_pipeline.settings import Settings
 SHUFFLE_PARTITIONS = 2
 """Fixed by the first checkpoint of a stateful stream."""
 
-AVRO_LIMITS = {
+AVRO_SETTINGS = {
+    # Its "fast" readers keep the schema that each task of each batch parses, for ever: 100 MB an hour of small batches.
+    "org.apache.avro.fastread": "false",
     # A damaged message may claim two billion elements: Avro would reserve memory for them before it reads one.
     "org.apache.avro.limits.collectionItems.maxLength": 1_000_000,
     "org.apache.avro.limits.string.maxLength": 10_000_000,
@@ -32,7 +34,7 @@ MALLOC_ARENAS = "2"
 
 def session_settings(settings: Settings, name: str) -> dict[str, str]:
     """Spark's settings for one application; spark-submit's own go before them."""
-    java = " ".join((GC, *(f"-D{key}={value}" for key, value in AVRO_LIMITS.items())))
+    java = " ".join((GC, *(f"-D{key}={value}" for key, value in AVRO_SETTINGS.items())))
     class_path = f"{jars() / 'spark'}/*"
     checkpointing = "org.apache.spark.sql.execution.streaming.checkpointing"
     state = "org.apache.spark.sql.execution.streaming.state"
@@ -67,7 +69,7 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         "spark.sql.streaming.stateStore.rocksdb.trackTotalNumberOfRows": "false",
         # Else each store's write buffers grow for a day, the length of the watermark.
         "spark.sql.streaming.stateStore.rocksdb.boundedMemoryUsage": "true",
-        "spark.sql.streaming.stateStore.rocksdb.maxMemoryUsageMB": "128",
+        "spark.sql.streaming.stateStore.rocksdb.maxMemoryUsageMB": "64",
         # In update mode a batch without data would write nothing.
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",
         # Hadoop's own file system forks chmod for every checkpoint file, 70 ms each.
