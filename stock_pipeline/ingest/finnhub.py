@@ -34,7 +34,7 @@ CONNECT_PATIENCE = 15.0
 HEALTHY_AFTER = 30.0
 """A connection that lasted this many seconds was a good one: the next attempts begin without back-off."""
 
-FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
+FIRST_PAUSE, MAX_PAUSE = 1.0, 30.0
 """Most seconds between the first two attempts to connect, and between any two: each pause is a random part of what may
 be twice as long as the one before."""
 
