@@ -43,7 +43,7 @@ STOP_PATIENCE = 30.0
 """Seconds that a process has to end its work after SIGTERM."""
 
 SETTLED_AFTER = 60.0
-"""A process that lived this many seconds is started again at once when it dies."""
+"""A process that lived this many seconds is started again at once when it dies, whether or not there was work."""
 
 RUN_PATIENCE = 15.0
 """Seconds from the end of a service to that of the Dagster run that supervises it."""
@@ -84,7 +84,7 @@ def start_services(settings: Settings) -> None:
 class Reviver:
     """Starts services again that die, without waiting for Dagster, whose next run attaches to them.
 
-    One that dies young is left to Dagster, which backs off. To be asked about once a second.
+    One that dies young and has done nothing is left to Dagster, which backs off. To be asked about once a second.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -104,7 +104,7 @@ class Reviver:
             path(self._settings, name).exists() for path in (held_path, stopping_path)
         )
         lived = last.beat_at - last.created
-        if not was_told and lived >= SETTLED_AFTER:
+        if not was_told and (last.offsets or lived >= SETTLED_AFTER):
             log.warning("%s died after %.0f s and starts again; see %s", name, lived, log_path(self._settings, name))
             reap(start_service(self._settings, name))
 

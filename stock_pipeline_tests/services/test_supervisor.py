@@ -32,14 +32,21 @@ WORK = textwrap.dedent(
 )
 
 
+IDLE = WORK.replace("{0: 5}", "{}")
+"""Of one that has done nothing yet."""
+
+
+def spawn_instead(monkeypatch: pytest.MonkeyPatch, program: str, home: Path) -> None:
+    def spawn_program(command: list[str], log_file: Path):
+        return spawn([sys.executable, "-c", program, str(home)], log_file)
+
+    monkeypatch.setattr(module, "spawn", spawn_program)
+
+
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """A home in which the producer is a process that only beats."""
-
-    def spawn_work(command: list[str], log_file: Path):
-        return spawn([sys.executable, "-c", WORK, str(tmp_path)], log_file)
-
-    monkeypatch.setattr(module, "spawn", spawn_work)
+    spawn_instead(monkeypatch, WORK, tmp_path)
     yield Settings(stock_pipeline_home=tmp_path)
     record = ProcessRecord.read(tmp_path / "run" / "producer.json")
     if record is not None:
@@ -82,25 +89,29 @@ def revived(settings: Settings, pid: int) -> int:
     return 0
 
 
-def test_one_that_dies_after_a_while_is_started_again_at_once(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "SETTLED_AFTER", 0)
+def test_one_that_dies_after_it_has_worked_is_started_again_at_once(settings: Settings):
     _, pid = started(settings)
+    eventually(lambda: read_heartbeat(settings, "producer").offsets, 5)
     assert revived(settings, pid)
     assert is_running(settings, "producer")
 
 
-def test_one_that_dies_young_is_left_to_dagster(settings: Settings):
+def test_one_that_dies_young_without_having_worked_is_left_to_dagster(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    spawn_instead(monkeypatch, IDLE, settings.home)
     _, pid = started(settings)
     assert not revived(settings, pid)
     assert not is_running(settings, "producer")
+    monkeypatch.setattr(module, "SETTLED_AFTER", 0)
+    _, pid = started(settings)
+    assert revived(settings, pid)
 
 
 @pytest.mark.parametrize("said_by", [module.held_path, module.stopping_path])
-def test_one_that_was_asked_to_end_is_not_started_again(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, said_by: Callable[[Settings, str], Path]
-):
-    monkeypatch.setattr(module, "SETTLED_AFTER", 0)
+def test_one_that_was_asked_to_end_is_not_started_again(settings: Settings, said_by: Callable[[Settings, str], Path]):
     _, pid = started(settings)
+    eventually(lambda: read_heartbeat(settings, "producer").offsets, 5)
     said_by(settings, "producer").touch()
     assert not revived(settings, pid)
 
@@ -168,7 +179,7 @@ def test_a_process_without_work_may_stand_still(settings: Settings, monkeypatch:
 
 
 def test_a_process_is_given_longer_for_its_first_move(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys.modules[__name__], "WORK", WORK.replace("{0: 5}", "{}"))
+    spawn_instead(monkeypatch, IDLE, settings.home)
     monkeypatch.setattr(module, "WORK_PATIENCE", 0.5)
     monkeypatch.setattr(module, "PROBE", 0)
     supervisor, pid = started(settings, work_ends=lambda: {0: 6})
