@@ -25,8 +25,9 @@ AVRO_SETTINGS = {
 JIT = "-XX:CompileThresholdScaling=5"
 """Compile later: a fifth of the work until the first batch is the JVM's compiler, and streams start together."""
 
-GC = "-XX:+UseSerialGC"
-"""Its heap follows what is in use. That of G1 grows to its limit where the processors are busy with other processes."""
+GC = "-XX:+UseSerialGC -XX:InitialHeapSize=192m -XX:MetaspaceSize=96m"
+"""Its heap follows what is in use. That of G1 grows to its limit where the processors are busy with other processes. A
+64th of the machine's memory would be the first size of the heap, and classes that come beyond 21 MB collected for."""
 
 MALLOC_ARENAS = "2"
 """glibc gives each of a JVM's threads memory of its own otherwise, and keeps what they return."""
