@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PATIENCE = 120.0
 """Seconds that a chart may take."""
@@ -16,7 +16,7 @@ COLOURS = 32
 
 
 class Candle(NamedTuple):
-    timestamp: datetime | str
+    timestamp: datetime
     open: float
     high: float
     low: float
@@ -35,14 +35,14 @@ def candlesticks(title: str, candles: Sequence[Candle]) -> bytes:
     return subprocess.run(command, input=rows.encode(), stdout=subprocess.PIPE, check=True, timeout=PATIENCE).stdout
 
 
-def _draw(title: str, candles: Sequence[Candle]) -> bytes:
+def _draw(title: str, rows: Sequence[dict[str, Any]]) -> bytes:
     import matplotlib
     import mplfinance
     import pandas as pd
     from PIL import Image
 
     matplotlib.use("agg")
-    frame = pd.DataFrame(candles).set_index("timestamp").rename(columns=str.capitalize)
+    frame = pd.DataFrame(rows).set_index("timestamp").rename(columns=str.capitalize)
     frame.index = pd.to_datetime(frame.index, utc=True, format="ISO8601")
     style = mplfinance.make_mpf_style(
         base_mpf_style="yahoo",
@@ -67,4 +67,4 @@ def _draw(title: str, candles: Sequence[Candle]) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(_draw(sys.argv[1], [Candle(**row) for row in json.load(sys.stdin)]))
+    sys.stdout.buffer.write(_draw(sys.argv[1], json.load(sys.stdin)))
