@@ -85,7 +85,8 @@ def _rehearse(archive: str, home: str) -> None:
     from spark.session import create_session
     from spark.trades import explode_trades
 
-    settings = Settings(stock_pipeline_home=home)
+    # In this JVM, whatever runs the streams: executors are given its options, and would write to the same file.
+    settings = Settings(stock_pipeline_home=home, spark_master="local[2]")
     spark = create_session(settings, "rehearsal", f'-XX:ArchiveClassesAtExit="{archive}"')
     rows = explode_trades(_made_up_records(spark, settings), settings)
     bars = build_bars(
