@@ -81,22 +81,20 @@ def ensure_class_archive() -> None:
 def _rehearse(archive: str, home: str) -> None:
     """Do what the streams do, on made-up records, in a JVM that writes the archive when it ends."""
     from spark.eligibility import Eligibility
-    from spark.ohlcv_streaming import LATENESS, build_bars
+    from spark.ohlcv_streaming import build_bars
     from spark.session import create_session
-    from spark.trades import explode_trades
+    from spark.topic import RECORD
 
     # In this JVM, whatever runs the streams: executors are given its options, and would write to the same file.
     settings = Settings(stock_pipeline_home=home, spark_master="local[2]")
     spark = create_session(settings, "rehearsal", f'-XX:ArchiveClassesAtExit="{archive}"')
-    rows = explode_trades(_made_up_records(spark, settings), settings)
-    bars = build_bars(
-        rows.where("reason IS NULL").withWatermark("event_time", LATENESS), Eligibility(["3"], ["3"], ["16"], ["24"])
-    )
+    records = _made_up_records(spark, settings)
+    bars = build_bars(records, Eligibility(["3"], ["3"], ["16"], ["24"]))
 
     def write(batch: DataFrame, _batch_id: int) -> None:
         batch.mapInArrow(lambda batches: batches, batch.schema).collect()
 
-    for name, frame, mode in (("ticks", rows, "append"), ("bars", bars, "update")):
+    for name, frame, mode in (("ticks", records.select(*RECORD), "append"), ("bars", bars, "update")):
         writer = frame.writeStream.outputMode(mode).foreachBatch(write)
         query = writer.option("checkpointLocation", (Path(home) / name).as_uri()).start()
         deadline = time.monotonic() + REHEARSAL

@@ -9,7 +9,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import psycopg
 
-from spark.trades import offsets_json
+from spark.topic import offsets_json
 from stock_pipeline.database import until_available
 from stock_pipeline.ingest.topics import offset_ranges, offset_received_since, received_at, topic_id
 from stock_pipeline.settings import Settings

@@ -1,17 +1,20 @@
 """The ohlcv stream: bars of one minute into ohlcv_data, updated with each batch."""
 
 import sys
+from collections.abc import Iterable, Iterator
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
+from spark.bars import PARTS, make_parts, merge_parts
 from spark.eligibility import Eligibility, load_eligibility
 from spark.offsets import starting_offsets
 from spark.sinks import write_bars
 from spark.stream import Report, Stream, run_stream, start_query
 from spark.tick_streaming import ignore
-from spark.trades import explode_trades, read_topic
+from spark.topic import RECORD, read_topic
+from spark.trades import Choice, all_of, read_trades
 from stock_pipeline.bars.restatement import settle_bars
 from stock_pipeline.services.service import ServiceName
 from stock_pipeline.settings import Settings, load_settings
@@ -29,51 +32,15 @@ FINAL_AFTER = 15 * 60
 """Seconds of the topic that are read again where the checkpoint is lost, to build bars that may still change."""
 
 
-def build_bars(trades: DataFrame, eligibility: Eligibility) -> DataFrame:
-    """Bars of one minute: the same rules as the SQL function bars_from_ticks.
+def build_bars(records: DataFrame, rules: Eligibility, choose: Choice = all_of) -> DataFrame:
+    """Bars, as `merge_parts` gives them, of the chosen trades in Kafka records; of a stream those that change."""
 
-    Args:
-        trades: symbol, price, event_time, volume, seq, conditions, received_at, as spark.trades gives them.
-        eligibility: what each trade may update.
+    def make(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield from make_parts(choose(read_trades(batch).trades), rules).to_batches()
 
-    Returns:
-        timestamp (start of the minute), symbol, open, high, low, close, volume, trades, ticks, vwap (null at
-        volume 0), newest_receipt. Open is the first and close the last trade by (event_time, seq) that updates last;
-        a minute without one has no bar.
-    """
-    # Aggregates leave nulls out: a price or an order that is null has no say.
-    order = F.when(F.col("updates_last"), F.struct("event_time", "seq"))
-    price = F.when(F.col("updates_high_low"), F.col("price"))
-    volume = F.when(F.col("updates_volume"), F.col("volume")).otherwise(0.0)
-    return (
-        eligibility.judge(trades)
-        .groupBy(F.window("event_time", "1 minute"), "symbol")
-        .agg(
-            F.min_by("price", order).alias("open"),
-            F.max(price).alias("high"),
-            F.min(price).alias("low"),
-            F.max_by("price", order).alias("close"),
-            F.sum(volume).alias("volume"),
-            F.count_if(volume > 0).alias("trades"),
-            F.count("*").alias("ticks"),
-            F.sum(F.col("price") * volume).alias("notional"),
-            F.max("received_at").alias("newest_receipt"),
-        )
-        .where("open IS NOT NULL")
-        .select(
-            F.col("window.start").alias("timestamp"),
-            "symbol",
-            "open",
-            "high",
-            "low",
-            "close",
-            "volume",
-            "trades",
-            "ticks",
-            F.when(F.col("volume") > 0, F.col("notional") / F.col("volume")).alias("vwap"),
-            "newest_receipt",
-        )
-    )
+    parts = records.select(*RECORD).mapInArrow(make, PARTS)
+    return merge_parts(parts.withWatermark("timestamp", LATENESS))
 
 
 def start(
@@ -87,8 +54,7 @@ def start(
     """
     portable = settings.with_passwords()
     records = read_topic(spark, settings, starting_offsets(settings, NAME, replay_seconds=FINAL_AFTER))
-    trades = explode_trades(records, settings).where("reason IS NULL")
-    bars = build_bars(trades.withWatermark("event_time", LATENESS), load_eligibility(settings))
+    bars = build_bars(records, load_eligibility(settings))
 
     def write(batch: DataFrame, _batch_id: int) -> None:
         report(write_bars(batch, portable))

@@ -25,6 +25,8 @@ def import_once() -> None:
     """Import what the sinks need before the workers are forked, and have the garbage collector leave it alone."""
     for module in ("pyspark.worker", "spark.sinks"):
         import_module(module)
+    # Loads what Numba has compiled.
+    import_module("spark.decoding").decode(import_module("pyarrow").array([], "binary"))
     gc.collect()
     gc.freeze()
 

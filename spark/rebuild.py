@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from spark.eligibility import load_eligibility
 from spark.ohlcv_streaming import build_bars
 from spark.sinks import stage_bars, stage_ticks
-from spark.trades import explode_trades, read_records
+from spark.topic import read_records
+from spark.trades import map_to_trades
 from stock_pipeline.bars.minutes import whole_minutes
 from stock_pipeline.bars.restatement import say_cause
 from stock_pipeline.database import ANY_NUMBER_OF_ROWS
@@ -75,13 +77,15 @@ def rebuild(
             partition: min(offset_received_since(settings, partition, since), ends[partition]) for partition in ends
         }
 
-        trades = explode_trades(read_records(spark, settings, starts, ends), settings).where("reason IS NULL")
-        trades = trades.where(F.col("event_time").between(begin, end - timedelta(microseconds=1)))
-        if symbol is not None:
-            trades = trades.where(F.col("symbol") == symbol)
+        def choose(trades: pa.Table) -> pa.Table:
+            time = pc.field("event_time")
+            wanted = (time >= begin) & (time < end)
+            return trades.filter(wanted if symbol is None else wanted & (pc.field("symbol") == symbol))
+
+        records = read_records(spark, settings, starts, ends)
         connection.execute("TRUNCATE rebuild_tick, rebuild_bar")
-        ticks = stage_ticks(trades, portable)
-        bars = stage_bars(build_bars(trades, load_eligibility(settings)), portable)
+        ticks = stage_ticks(map_to_trades(records, choose), portable)
+        bars = stage_bars(build_bars(records, load_eligibility(settings), choose), portable)
         values = {"begin": begin, "end": end, "symbol": symbol, "began": began}
         places = {"partitions": list(ends), "ends": list(ends.values())}
         with connection.transaction():

@@ -14,14 +14,6 @@ from stock_pipeline.settings import Settings
 SHUFFLE_PARTITIONS = 2
 """Fixed by the first checkpoint of a stateful stream."""
 
-AVRO_SETTINGS = {
-    # Its "fast" readers keep the schema that each task of each batch parses, for ever: 100 MB an hour of small batches.
-    "org.apache.avro.fastread": "false",
-    # A damaged message may claim two billion elements: Avro would reserve memory for them before it reads one.
-    "org.apache.avro.limits.collectionItems.maxLength": 1_000_000,
-    "org.apache.avro.limits.string.maxLength": 10_000_000,
-}
-
 JIT = "-XX:CompileThresholdScaling=5"
 """Compile later: a fifth of the work until the first batch is the JVM's compiler, and streams start together."""
 
@@ -35,7 +27,6 @@ MALLOC_ARENAS = "2"
 
 def session_settings(settings: Settings, name: str) -> dict[str, str]:
     """Spark's settings for one application; spark-submit's own go before them."""
-    java = " ".join((GC, *(f"-D{key}={value}" for key, value in AVRO_SETTINGS.items())))
     class_path = f"{jars() / 'spark'}/*"
     checkpointing = "org.apache.spark.sql.execution.streaming.checkpointing"
     state = "org.apache.spark.sql.execution.streaming.state"
@@ -48,8 +39,8 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         "spark.executor.extraClassPath": class_path,
         # On a cluster the driver only plans; the executors work.
         "spark.driver.memory": "1g" if settings.spark_master.startswith("local") else "512m",
-        "spark.driver.extraJavaOptions": java,
-        "spark.executor.extraJavaOptions": java,
+        "spark.driver.extraJavaOptions": GC,
+        "spark.executor.extraJavaOptions": GC,
         "spark.executorEnv.MALLOC_ARENA_MAX": MALLOC_ARENAS,
         "spark.local.dir": str(local_folder(settings, name)),
         "spark.sql.warehouse.dir": str(settings.home / "spark" / "warehouse"),

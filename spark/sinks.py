@@ -22,6 +22,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pgpq import ArrowToPostgresBinaryEncoder
 from pyspark.sql import DataFrame, Row
 
+from spark.topic import RECORD
+from spark.trades import REJECTED, place_of, read_trades
 from stock_pipeline.bars.restatement import say_cause
 from stock_pipeline.database import ANY_NUMBER_OF_ROWS, until_available
 from stock_pipeline.ingest.topics import client_settings
@@ -53,29 +55,40 @@ WRITTEN = "rows long, rejected long, latencies array<double>"
 """Schema of a sink's report, a row for each chunk: rows written, rows rejected, seconds from receipt to commit."""
 
 
-def write_ticks(rows: DataFrame, settings: Settings) -> list[Row]:
-    """Write trades to tick_data and everything else to the dead-letter topic; one row of WRITTEN for each chunk."""
+def write_ticks(records: DataFrame, settings: Settings) -> list[Row]:
+    """Write the trades in Kafka records to tick_data and everything else to the dead-letter topic.
+
+    Returns:
+        One row of WRITTEN for each chunk.
+    """
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for chunk in _chunks(batches):
-            chunk = _reject_dropped(chunk, settings)
-            is_trade = pc.is_null(chunk["reason"])
-            rejected = chunk.filter(pc.invert(is_trade))
-            _dead_letter(rejected, settings)
-            trades = chunk.filter(is_trade).select(TICK_COLUMNS)
-            trades = trades.sort_by([("symbol", "ascending"), ("event_time", "ascending"), ("seq", "ascending")])
-            _in_transaction(settings, partial(_write_trades, trades))
-            _KNOWN_SYMBOLS.update(pc.unique(trades["symbol"]).to_pylist())
-            yield _report(trades["received_at"], rejected.num_rows)
+        rejected = 0
 
-    return rows.mapInArrow(write, WRITTEN).collect()
+        def trades() -> Iterator[pa.Table]:
+            nonlocal rejected
+            for batch in batches:
+                read = read_trades(batch)
+                rejected += _dead_letter(read.rejected, settings)
+                yield read.trades
+
+        for chunk in _chunks(trades()):
+            kept, dropped = _part_dropped(chunk, settings)
+            rejected += _dead_letter(dropped, settings)
+            kept = kept.sort_by([("symbol", "ascending"), ("event_time", "ascending"), ("seq", "ascending")])
+            _in_transaction(settings, partial(_write_trades, kept))
+            _KNOWN_SYMBOLS.update(pc.unique(kept["symbol"]).to_pylist())
+            yield _report(kept["received_at"], rejected)
+            rejected = 0
+
+    return records.select(*RECORD).mapInArrow(write, WRITTEN).collect()
 
 
 def write_bars(bars: DataFrame, settings: Settings) -> list[Row]:
     """Write bars to ohlcv_data; one row of WRITTEN for each chunk."""
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for chunk in _chunks(batches):
+        for chunk in _chunks(map(_as_table, batches)):
             _in_transaction(settings, partial(_upsert_bars, chunk))
             yield _report(chunk["newest_receipt"], 0)
 
@@ -94,24 +107,28 @@ def stage_bars(bars: DataFrame, settings: Settings) -> int:
 
 def _stage(rows: DataFrame, statement: str, settings: Settings) -> int:
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for chunk in _chunks(batches):
+        for chunk in _chunks(map(_as_table, batches)):
             _in_transaction(settings, partial(_copy, statement, _encode(chunk)))
             yield pa.RecordBatch.from_pydict({"rows": pa.array([chunk.num_rows], pa.int64())})
 
     return sum(row.rows for row in rows.mapInArrow(write, "rows long").collect())
 
 
-def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The batches of a partition, gathered into tables of about CHUNK_ROWS rows or CHUNK_BYTES."""
-    gathered: list[pa.RecordBatch] = []
-    for batch in batches:
-        gathered.append(batch)
+def _as_table(batch: pa.RecordBatch) -> pa.Table:
+    return pa.Table.from_batches([batch])
+
+
+def _chunks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """What a partition holds, gathered into tables of about CHUNK_ROWS rows or CHUNK_BYTES."""
+    gathered: list[pa.Table] = []
+    for table in tables:
+        gathered.append(table)
         rows, size = sum(part.num_rows for part in gathered), sum(part.nbytes for part in gathered)
         if rows >= CHUNK_ROWS or size >= CHUNK_BYTES:
-            yield pa.Table.from_batches(gathered)
+            yield pa.concat_tables(gathered)
             gathered = []
     if gathered:
-        yield pa.Table.from_batches(gathered)
+        yield pa.concat_tables(gathered)
 
 
 def _report(receipts: pa.ChunkedArray, rejected: int) -> pa.RecordBatch:
@@ -159,25 +176,22 @@ _KNOWN_SYMBOLS: set[str] = set()
 """Symbols that this worker has seen in the table instrument."""
 
 
-def _reject_dropped(chunk: pa.Table, settings: Settings) -> pa.Table:
-    """Give a reason to trades of a time whose ticks have been dropped: their bars can no longer be built."""
+def _part_dropped(trades: pa.Table, settings: Settings) -> tuple[pa.Table, pa.Table]:
+    """The trades, and, as REJECTED, those of a time whose ticks have been dropped: their bars cannot be built now."""
     kept_from = _in_transaction(settings, lambda connection: fetch_value(connection, "queries/ticks_kept_from.sql"))
-    if kept_from is None:
-        return chunk
-    dropped = pc.and_(pc.is_null(chunk["reason"]), pc.less(chunk["event_time"], pa.scalar(kept_from)))
-    if not pc.any(dropped).as_py():
-        return chunk
-    reason = f"t is before {kept_from:%Y-%m-%d}, from where on ticks are kept"
-    # The other rows may hold what is no text.
-    encoded = (encode(settings.avro_schema, [_as_trade(row)]) for row in chunk.filter(dropped).to_pylist())
-    values = [
-        next(encoded) if is_dropped else value
-        for value, is_dropped in zip(chunk["value"].to_pylist(), dropped.to_pylist(), strict=True)
+    is_kept = pc.field("event_time") >= kept_from if kept_from else pc.scalar(True)
+    reason = f"t is before {kept_from:%Y-%m-%d}, from where on ticks are kept" if kept_from else ""
+    rejected = [
+        {
+            "reason": reason,
+            "value": encode(settings.avro_schema, [_as_trade(row)]),
+            "topic": settings.kafka_topic,
+            **place_of(row["seq"]),
+            "received_at": row["received_at"],
+        }
+        for row in trades.filter(~is_kept).to_pylist()
     ]
-    chunk = chunk.set_column(
-        chunk.schema.get_field_index("reason"), "reason", pc.if_else(dropped, reason, chunk["reason"])
-    )
-    return chunk.set_column(chunk.schema.get_field_index("value"), "value", pa.array(values, chunk["value"].type))
+    return trades.filter(is_kept), pa.Table.from_pylist(rejected, REJECTED)
 
 
 def _as_trade(row: Mapping[str, Any]) -> Trade:
@@ -252,10 +266,10 @@ def _dead_letter_producer(settings: Settings) -> Producer:
     return Producer({**client_settings(settings), "enable.idempotence": True, "message.timeout.ms": 0})
 
 
-def _dead_letter(rejected: pa.Table, settings: Settings) -> None:
-    """Write records to the dead-letter topic, with their reason and origin, and wait until they are there."""
+def _dead_letter(rejected: pa.Table, settings: Settings) -> int:
+    """Write what is none to the dead-letter topic, with its reason and origin, and wait until it is there; how many."""
     if rejected.num_rows == 0:
-        return
+        return 0
     producer = _dead_letter_producer(settings)
     failures: list[KafkaError] = []
 
@@ -263,18 +277,17 @@ def _dead_letter(rejected: pa.Table, settings: Settings) -> None:
         if error is not None:
             failures.append(error)
 
-    origin = ("reason", "topic", "partition", "offset", "index")
-    # Not the other columns, which may hold what is no text.
-    for row in rejected.select([*origin, "value", "received_at"]).to_pylist():
-        headers = {name: row[name] for name in origin}
+    for row in rejected.to_pylist():
+        value, received_at = row.pop("value"), row.pop("received_at")
         producer.produce(
             settings.dead_letter_topic,
-            row["value"],
-            headers={name: str(value).encode() for name, value in headers.items() if value is not None},
-            timestamp=int(row["received_at"].timestamp() * 1000),
+            value,
+            headers={name: str(value).encode() for name, value in row.items() if value is not None},
+            timestamp=int(received_at.timestamp() * 1000),
             on_delivery=note,
         )
         producer.poll(0)
     producer.flush()
     if failures:
         raise KafkaException(failures[0])
+    return int(rejected.num_rows)

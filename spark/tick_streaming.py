@@ -9,7 +9,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from spark.offsets import starting_offsets
 from spark.sinks import write_ticks
 from spark.stream import Report, Stream, run_stream, start_query
-from spark.trades import explode_trades, read_topic
+from spark.topic import read_topic
 from stock_pipeline.services.service import ServiceName
 from stock_pipeline.settings import Settings, load_settings
 
@@ -35,7 +35,7 @@ def start(
     def write(batch: DataFrame, _batch_id: int) -> None:
         report(write_ticks(batch, portable))
 
-    return start_query(explode_trades(records, settings), settings, NAME, write, available_now)
+    return start_query(records, settings, NAME, write, available_now)
 
 
 TICK_STREAM = Stream(NAME, start)

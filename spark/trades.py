@@ -4,141 +4,198 @@ The rules are those of stock_pipeline.ingest.trade: what the producer let throug
 anyone may write to the topic.
 """
 
-import json
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
-from pyspark.sql.avro.functions import from_avro
+import fastavro
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyspark.sql import DataFrame
 
-from stock_pipeline.ingest.trade import EARLIEST_TIME, LEAST, MAX_AHEAD, MAX_SYMBOL_LENGTH, MAX_TRADES_PER_MESSAGE, MOST
-from stock_pipeline.settings import Settings
+from spark.decoding import Decoded, decode
+from spark.topic import RECORD
+from stock_pipeline.ingest.trade import (
+    EARLIEST_TIME,
+    LEAST,
+    MAX_AHEAD,
+    MAX_SYMBOL_LENGTH,
+    MAX_TRADES_PER_MESSAGE,
+    MOST,
+    is_text,
+)
 
-PRINTABLE = rf"^(?:[^\p{{C}}\p{{Z}}]| ){{1,{MAX_SYMBOL_LENGTH}}}\z"
-"""Java's regular expression for what Python's str.isprintable accepts."""
+TRADES = (
+    "symbol string, price double, event_time timestamp, volume double, seq long, conditions array<string>, "
+    "received_at timestamp"
+)
+"""Schema of trades, as tick_data has them."""
 
-LATEST_TIME = 253_370_764_800_000
-"""1 January 9999, UNIX milliseconds: keeps the conversion of a rejected time from overflowing."""
-
-MAX_OFFSETS_PER_TRIGGER = 200_000
-"""Most Kafka records in one batch, so that newest data is seen soon after an outage."""
-
-
-def read_topic(spark: SparkSession, settings: Settings, starting_offsets: str) -> DataFrame:
-    """The topic as a stream of Kafka records.
-
-    Args:
-        starting_offsets: `earliest` or JSON, for a stream without a checkpoint.
-    """
-    options = _kafka_options(settings) | {"startingOffsets": starting_offsets}
-    return (
-        spark.readStream.format("kafka")
-        .options(**options)
-        .option("maxOffsetsPerTrigger", MAX_OFFSETS_PER_TRIGGER)
-        .load()
-    )
-
-
-def read_records(
-    spark: SparkSession, settings: Settings, begin: Mapping[int, int], end: Mapping[int, int]
-) -> DataFrame:
-    """The topic's records from `begin` to before `end`, offsets by partition."""
-    places = {"startingOffsets": begin, "endingOffsets": end}
-    limits = {name: offsets_json(settings, offsets) for name, offsets in places.items()}
-    return spark.read.format("kafka").options(**_kafka_options(settings), **limits).load()
-
-
-def offsets_json(settings: Settings, offsets: Mapping[int, int]) -> str:
-    """Offsets by partition, as Spark's Kafka source wants them."""
-    return json.dumps({settings.kafka_topic: {str(partition): offset for partition, offset in offsets.items()}})
-
-
-def _kafka_options(settings: Settings) -> dict[str, str]:
-    """What Spark's Kafka source is given; certificates and key as text, since workers have no files of ours."""
-    options = {
-        "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
-        "kafka.default.api.timeout.ms": "20000",
-        "kafka.request.timeout.ms": "10000",
-        "kafka.security.protocol": settings.kafka_security_protocol,
-        "subscribe": settings.kafka_topic,
-        "failOnDataLoss": "true",
+REJECTED = pa.schema(
+    {
+        "reason": pa.string(),
+        "value": pa.binary(),
+        "topic": pa.string(),
+        "partition": pa.int32(),
+        "offset": pa.int64(),
+        "index": pa.int32(),
+        "received_at": pa.timestamp("us", "UTC"),
     }
-    if settings.kafka_sasl_username and settings.kafka_sasl_password:
-        options["kafka.sasl.mechanism"] = settings.kafka_sasl_mechanism
-        options["kafka.sasl.jaas.config"] = _login(
-            settings.kafka_sasl_mechanism, settings.kafka_sasl_username, settings.kafka_sasl_password.get_secret_value()
-        )
-    if settings.kafka_ssl_ca:
-        options["kafka.ssl.truststore.type"] = "PEM"
-        options["kafka.ssl.truststore.certificates"] = settings.kafka_ssl_ca.read_text()
-    if settings.kafka_ssl_certificate and settings.kafka_ssl_key:
-        options["kafka.ssl.keystore.type"] = "PEM"
-        options["kafka.ssl.keystore.certificate.chain"] = settings.kafka_ssl_certificate.read_text()
-        options["kafka.ssl.keystore.key"] = settings.kafka_ssl_key.read_text()
-    return options
+)
+"""What is no trade: `value` is the whole record, `index` that of the element, null where it is the whole record."""
+
+CONDITIONS = fastavro.parse_schema(["null", {"type": "array", "items": "string"}])
 
 
-def _login(mechanism: str, username: str, password: str) -> str:
-    """A login in the language of Java's JAAS."""
-    module = "plain.PlainLoginModule" if mechanism == "PLAIN" else "scram.ScramLoginModule"
-    user, word = (text.replace("\\", "\\\\").replace('"', '\\"') for text in (username, password))
-    return f'org.apache.kafka.common.security.{module} required username="{user}" password="{word}";'
+@dataclass(frozen=True)
+class Read:
+    """What a batch of Kafka records holds: trades with the columns of TRADES, and what is REJECTED."""
+
+    trades: pa.Table
+    rejected: pa.Table
 
 
-def explode_trades(records: DataFrame, settings: Settings) -> DataFrame:
-    """One row for each trade, and one for each record or element that is none.
+Mask = npt.NDArray[np.bool_]
+Reasons = npt.NDArray[np.object_]
+"""Of each record or element why it is no trade; None where it is one."""
 
-    Returns:
-        symbol, price, event_time, volume, seq, conditions, received_at of the trade; reason: null for a trade;
-        for what is none also value (the whole record), topic, partition, offset, index (null: the whole record).
-    """
-    received_ms = F.unix_millis("timestamp")
-    schema = json.dumps(settings.avro_schema)
-    decoded = records.withColumn("message", from_avro(F.col("value"), schema, {"mode": "PERMISSIVE"}))
-    kind = F.col("message.type")
-    record_reason = (
-        F.when(F.col("value").isNull(), "empty record")
-        .when(kind.isNull(), "not Avro of this schema")
-        .when(kind != "trade", F.concat(F.lit("unknown message type: "), F.make_valid_utf8(F.left(kind, F.lit(64)))))
-        .when(F.size("message.data") > MAX_TRADES_PER_MESSAGE, f"more than {MAX_TRADES_PER_MESSAGE} trades")
-        .when(F.size("message.data") == 0, "no trades")
+
+def read_trades(records: pa.RecordBatch) -> Read:
+    """Decode and check Kafka records with the columns of RECORD."""
+    found = decode(records["value"])
+    of_record, of_element = _judge_records(records, found), _judge_elements(records, found)
+    is_alone = ~_is_given(of_record)[found.record]
+    is_trade = is_alone & ~_is_given(of_element)
+    # A record that is rejected as a whole has no elements.
+    return Read(
+        _trades(records, found, np.flatnonzero(is_trade)),
+        _rejected(records, found, of_record, of_element, np.flatnonzero(is_alone & ~is_trade)),
     )
-    elements = decoded.withColumn("record_reason", record_reason).select(
-        "*", F.posexplode_outer(F.when(F.col("record_reason").isNull(), F.col("message.data"))).alias("index", "trade")
+
+
+Choice = Callable[[pa.Table], pa.Table]
+"""Leaves some of a batch of trades."""
+
+
+def all_of(trades: pa.Table) -> pa.Table:
+    """The choice of every trade."""
+    return trades
+
+
+def map_to_trades(records: DataFrame, choose: Choice) -> DataFrame:
+    """The trades of Kafka records that are chosen, as TRADES; what is none is left out."""
+
+    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield from choose(read_trades(batch).trades).to_batches()
+
+    return records.select(*RECORD).mapInArrow(read, TRADES)
+
+
+def _judge_records(records: pa.RecordBatch, found: Decoded) -> Reasons:
+    kinds = [kind[:64].decode(errors="replace") for kind in found.kinds]
+    # The last is for those that could not be read.
+    is_unknown = np.array([kind != b"trade" for kind in found.kinds] + [False])
+    unknown = np.array([f"unknown message type: {kind}" for kind in kinds] + [None], object)
+    return _first_reason(
+        (records["value"].is_null().to_numpy(zero_copy_only=False), "empty record"),
+        (found.kind < 0, "not Avro of this schema"),
+        (is_unknown[found.kind], unknown[found.kind]),
+        (found.trades > MAX_TRADES_PER_MESSAGE, f"more than {MAX_TRADES_PER_MESSAGE} trades"),
+        (found.trades == 0, "no trades"),
     )
-    price, volume = F.col("trade.p"), F.col("trade.v")
-    time, conditions = F.col("trade.t"), F.col("trade.c")
-    reason = (
-        F.when(F.col("record_reason").isNotNull(), F.col("record_reason"))
-        .when(~_is_text(F.col("trade.s")), f"s is not 1 to {MAX_SYMBOL_LENGTH} printable characters")
-        # NaN is greater than every number to Spark.
-        .when(~price.between(LEAST, MOST), f"p is not a finite number above 0 ({LEAST:g} to {MOST:g})")
-        .when(
-            ~((volume == 0) | volume.between(LEAST, MOST)),
+
+
+def _judge_elements(records: pa.RecordBatch, found: Decoded) -> Reasons:
+    price, time, volume = found.price, found.time, found.volume
+    received_ms = records["timestamp"].cast(pa.int64()).to_numpy() // 1000
+    has_symbol = np.array([is_text(_text(symbol)) for symbol in found.symbols], bool)
+    has_conditions = np.array([_conditions(encoded) is not NO_CONDITIONS for encoded in found.condition_lists], bool)
+    # NaN lies in no range.
+    return _first_reason(
+        (~has_symbol[found.symbol], f"s is not 1 to {MAX_SYMBOL_LENGTH} printable characters"),
+        (~_is_within(price), f"p is not a finite number above 0 ({LEAST:g} to {MOST:g})"),
+        (
+            ~(_is_within(volume) | (volume == 0)),
             f"v is not a finite number of at least 0 (0, or {LEAST:g} to {MOST:g})",
-        )
-        .when(time < EARLIEST_TIME, "t is before 1990")
-        .when(time > received_ms + MAX_AHEAD, f"t is more than {MAX_AHEAD // 1000} s after receipt")
-        .when(F.exists(conditions, lambda code: ~_is_text(code)), "c is no list of printable strings")
-    )
-    return elements.withColumn("reason", reason).select(
-        F.col("trade.s").alias("symbol"),
-        F.col("trade.p").alias("price"),
-        F.timestamp_millis(F.least(F.greatest(time, F.lit(0)), F.lit(LATEST_TIME))).alias("event_time"),
-        F.col("trade.v").alias("volume"),
-        (F.shiftleft(F.col("offset"), 22) + F.shiftleft(F.col("partition").cast("long"), 12) + F.col("index")).alias(
-            "seq"
         ),
-        conditions.alias("conditions"),
-        F.col("timestamp").alias("received_at"),
-        "reason",
-        F.when(F.col("reason").isNotNull(), F.coalesce("value", F.lit(b""))).alias("value"),
-        "topic",
-        "partition",
-        "offset",
-        "index",
+        (time < EARLIEST_TIME, "t is before 1990"),
+        (time > received_ms[found.record] + MAX_AHEAD, f"t is more than {MAX_AHEAD // 1000} s after receipt"),
+        (~has_conditions[found.conditions], "c is no list of printable strings"),
     )
 
 
-def _is_text(value: Column) -> Column:
-    return F.is_valid_utf8(value) & value.rlike(PRINTABLE)
+def _first_reason(*faults: tuple[Mask, Any]) -> Reasons:
+    masks, reasons = [mask for mask, _ in faults], [np.array(reason, object) for _, reason in faults]
+    return np.select(masks, reasons, np.array(None))
+
+
+def _is_given(reasons: Reasons) -> Mask:
+    given: Mask = reasons != np.array(None)
+    return given
+
+
+def _is_within(values: npt.NDArray[np.float64]) -> Mask:
+    return (values >= LEAST) & (values <= MOST)
+
+
+def _text(value: bytes) -> str | None:
+    """None where it is no text."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+NO_CONDITIONS = object()
+
+
+def _conditions(encoded: bytes) -> Any:
+    """A list of codes, None, or NO_CONDITIONS where it is neither."""
+    try:
+        codes: Any = fastavro.schemaless_reader(io.BytesIO(encoded), CONDITIONS, None)
+    except UnicodeDecodeError:
+        return NO_CONDITIONS
+    return codes if codes is None or all(map(is_text, codes)) else NO_CONDITIONS
+
+
+def _trades(records: pa.RecordBatch, found: Decoded, places: npt.NDArray[np.intp]) -> pa.Table:
+    record = found.record[places]
+    offset, partition = (records[name].to_numpy().astype(np.int64)[record] for name in ("offset", "partition"))
+    symbols = pa.array([_text(symbol) for symbol in found.symbols], pa.string())
+    lists = [None if codes is NO_CONDITIONS else codes for codes in map(_conditions, found.condition_lists)]
+    return pa.table(
+        {
+            "symbol": symbols.take(pa.array(found.symbol[places])),
+            "price": found.price[places],
+            "event_time": pa.array(found.time[places].view("datetime64[ms]")).cast(records["timestamp"].type),
+            "volume": found.volume[places],
+            "seq": offset << 22 | partition << 12 | found.index[places],
+            "conditions": pa.array(lists, pa.list_(pa.string())).take(pa.array(found.conditions[places])),
+            "received_at": records["timestamp"].take(pa.array(record)),
+        }
+    )
+
+
+def _rejected(
+    records: pa.RecordBatch, found: Decoded, of_record: Reasons, of_element: Reasons, elements: npt.NDArray[np.intp]
+) -> pa.Table:
+    whole = np.flatnonzero(_is_given(of_record))
+    origin = records.take(pa.array(np.concatenate((whole, found.record[elements]))))
+    columns = {
+        "reason": [*of_record[whole], *of_element[elements]],
+        "value": origin["value"].fill_null(b""),
+        "topic": origin["topic"],
+        "partition": origin["partition"],
+        "offset": origin["offset"],
+        "index": [None] * len(whole) + found.index[elements].tolist(),
+        "received_at": origin["timestamp"],
+    }
+    return pa.table(columns, REJECTED)
+
+
+def place_of(seq: int) -> dict[str, int]:
+    """Where a trade stands in the Kafka log: partition, offset, index in the message."""
+    return {"partition": seq >> 12 & 1023, "offset": seq >> 22, "index": seq & 4095}

@@ -234,14 +234,22 @@ class Settings(BaseSettings):
 
     @cached_property
     def avro_schema(self) -> dict[str, Any]:
-        """The schema of a Kafka message, from schema_path where that file exists."""
-        path = self.schema_path
-        if path is None or not path.is_file():
-            path = PROJECT_ROOT / "stock_pipeline" / "ingest" / "trade.avsc"
+        """The schema of a Kafka message, from schema_path where that file exists.
+
+        Raises:
+            SettingsError: it is none, or the messages would have another form than the built-in one's.
+        """
+        built_in = PROJECT_ROOT / "stock_pipeline" / "ingest" / "trade.avsc"
+        path = self.schema_path if self.schema_path is not None and self.schema_path.is_file() else built_in
         try:
             schema: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            is_known = _form(schema) == _form(json.loads(built_in.read_text()))
+        except (OSError, ValueError, KeyError) as error:
             raise SettingsError(f"schema_path: {path} is no readable Avro schema: {error}") from error
+        if not is_known:
+            raise SettingsError(
+                f"schema_path: messages of {path} have another form than those of {built_in}, which the streams read"
+            )
         return schema
 
     @property
@@ -298,6 +306,21 @@ class Settings(BaseSettings):
         """Every value that must not appear in a log."""
         values = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr) and value]
         return values + list(self._generated_passwords().values())
+
+
+def _form(schema: Any) -> Any:
+    """What of an Avro schema decides how a message is written: types, and the names of the fields."""
+    match schema:
+        case {"type": "record", "fields": list(fields)}:
+            return [(field["name"], _form(field["type"])) for field in fields]
+        case {"type": "array", "items": items}:
+            return {"array": _form(items)}
+        case {"type": inner}:
+            return _form(inner)
+        case list():
+            return [_form(branch) for branch in schema]
+        case _:
+            return schema
 
 
 @lru_cache

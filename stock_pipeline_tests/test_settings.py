@@ -45,6 +45,20 @@ def test_the_original_config_file_still_works(tmp_path: Path):
     assert settings.avro_schema["name"] == "FinnhubMessage"
 
 
+def test_a_schema_of_another_form_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    built_in = json.loads((PROJECT_ROOT / "stock_pipeline" / "ingest" / "trade.avsc").read_text())
+    path = tmp_path / "trades.avsc"
+    monkeypatch.setenv("SCHEMA_PATH", str(path))
+    path.write_text(json.dumps({**built_in, "name": "Other", "doc": "", "namespace": "org.example"}))
+    assert Settings().avro_schema["name"] == "Other"
+    path.write_text(json.dumps({**built_in, "fields": built_in["fields"][::-1]}))
+    with pytest.raises(SettingsError, match="schema_path: .*another form"):
+        _ = Settings().avro_schema
+    path.write_text("{")
+    with pytest.raises(SettingsError, match="schema_path: .*no readable Avro schema"):
+        _ = Settings().avro_schema
+
+
 def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "config.json").write_text('{"symbols": ["AAPL"]}')
     monkeypatch.setenv("SYMBOLS", "IC MARKETS:1, MSFT,MSFT")

@@ -83,7 +83,7 @@ def check_trade(element: object, received_ms: int) -> Trade:
     if missing:
         raise NotATrade(f"field missing: {', '.join(missing)}")
     symbol, conditions = element["s"], element.get("c")
-    if not _is_text(symbol):
+    if not is_text(symbol):
         raise NotATrade(f"s is not 1 to {MAX_SYMBOL_LENGTH} printable characters")
     price, volume = _number(element, "p"), _number(element, "v")
     if not LEAST <= price <= MOST:
@@ -97,12 +97,12 @@ def check_trade(element: object, received_ms: int) -> Trade:
         raise NotATrade("t is before 1990")
     if time > received_ms + MAX_AHEAD:
         raise NotATrade(f"t is more than {MAX_AHEAD // 1000} s after receipt")
-    if conditions is not None and not (isinstance(conditions, list) and all(map(_is_text, conditions))):
+    if conditions is not None and not (isinstance(conditions, list) and all(map(is_text, conditions))):
         raise NotATrade("c is no list of printable strings")
     return {"s": symbol, "p": price, "t": time, "v": volume, "c": conditions}
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
     return isinstance(value, str) and 1 <= len(value) <= MAX_SYMBOL_LENGTH and value.isprintable()
 
 

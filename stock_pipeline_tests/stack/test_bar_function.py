@@ -4,13 +4,14 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
+from spark.bars import PARTS, make_parts, merge_parts
 from spark.eligibility import EVERY_TRADE, Eligibility, load_eligibility
-from spark.ohlcv_streaming import build_bars
 from stock_pipeline.settings import Settings
 from stock_pipeline_tests.conftest import Stack
 from stock_pipeline_tests.expected_bars import COLUMNS, assert_same_bars, bars_frame, expected_bars
@@ -20,7 +21,19 @@ pytestmark = pytest.mark.stack
 OPENING = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
 """Of the New York Stock Exchange, on a Friday."""
 
-TICK = "symbol string, price double, event_time timestamp, volume double, seq long, conditions array<string>"
+MOMENT = pa.timestamp("us", "UTC")
+
+TRADES = pa.schema(
+    {
+        "symbol": pa.string(),
+        "price": pa.float64(),
+        "event_time": MOMENT,
+        "volume": pa.float64(),
+        "seq": pa.int64(),
+        "conditions": pa.list_(pa.string()),
+        "received_at": MOMENT,
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +60,11 @@ ticks = st.lists(
 
 
 def spark_bars(spark: SparkSession, rows: list[tuple], rules: Eligibility) -> pd.DataFrame:
-    received = [(*row, row[2]) for row in rows]
-    trades = spark.createDataFrame(received, f"{TICK}, received_at timestamp").repartition(2)
-    return bars_frame(
-        [tuple(bar) for bar in build_bars(trades, rules).select("timestamp", "symbol", *COLUMNS).collect()]
-    )
+    """From two batches."""
+    batches = [[dict(zip(TRADES.names, (*row, row[2]), strict=True)) for row in rows[begin::2]] for begin in range(2)]
+    parts = pa.concat_tables([make_parts(pa.Table.from_pylist(batch, TRADES), rules) for batch in batches])
+    bars = merge_parts(spark.createDataFrame(parts, PARTS))
+    return bars_frame([tuple(bar) for bar in bars.select("timestamp", "symbol", *COLUMNS).collect()])
 
 
 def sql_bars(stack: Stack, rows: list[tuple], eligibility: str = "consolidated") -> pd.DataFrame:
