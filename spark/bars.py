@@ -5,6 +5,7 @@ The same rules as the SQL function bars_from_ticks.
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
@@ -13,11 +14,11 @@ from pyspark.sql import functions as F
 from spark.eligibility import Eligibility
 
 PARTS = (
-    "timestamp timestamp, symbol string, first_time timestamp, first_seq long, open double, last_time timestamp, "
-    "last_seq long, close double, high double, low double, volume double, notional double, trades long, ticks long, "
-    "newest_receipt timestamp"
+    "timestamp timestamp, symbol string, first decimal(38), open double, last decimal(38), close double, "
+    "high double, low double, volume double, notional double, trades long, ticks long, newest_receipt timestamp"
 )
-"""Schema of parts of bars: first and last say where open and close stand; null where no trade updates them."""
+"""Schema of parts of bars: first and last are the places of open and close in the order of trades; null where no trade
+updates them."""
 
 
 def make_parts(trades: pa.Table, rules: Eligibility) -> pa.Table:
@@ -33,8 +34,7 @@ def make_parts(trades: pa.Table, rules: Eligibility) -> pa.Table:
         {
             "timestamp": pc.floor_temporal(trades["event_time"], unit="minute"),
             "symbol": trades["symbol"],
-            "time": _only(updates.last, trades["event_time"]),
-            "seq": _only(updates.last, trades["seq"]),
+            "place": _only(updates.last, _places(trades)),
             "price": _only(updates.last, price),
             "extreme": _only(updates.high_low, price),
             "volume": volume,
@@ -46,11 +46,9 @@ def make_parts(trades: pa.Table, rules: Eligibility) -> pa.Table:
     # Ordered aggregates need a single thread.
     parts = rows.group_by(["timestamp", "symbol"], use_threads=False).aggregate(
         [
-            ("time", "first"),
-            ("seq", "first"),
+            ("place", "min"),
             ("price", "first"),
-            ("time", "last"),
-            ("seq", "last"),
+            ("place", "max"),
             ("price", "last"),
             ("extreme", "max"),
             ("extreme", "min"),
@@ -62,6 +60,12 @@ def make_parts(trades: pa.Table, rules: Eligibility) -> pa.Table:
         ]
     )
     return parts.rename_columns([column.split()[0] for column in PARTS.split(", ")])
+
+
+def _places(trades: pa.Table) -> pa.Array:
+    """Numbers that follow the order by (event_time, seq): numbers, unlike structs, are aggregated in place by Spark."""
+    halves = np.column_stack([trades["seq"].to_numpy(), trades["event_time"].cast(pa.int64()).to_numpy()])
+    return pa.Array.from_buffers(pa.decimal128(38), len(trades), [None, pa.py_buffer(np.ascontiguousarray(halves))])
 
 
 def _only(chosen: Any, values: pa.ChunkedArray, otherwise: float | None = None) -> pa.ChunkedArray:
@@ -76,17 +80,13 @@ def merge_parts(parts: DataFrame) -> DataFrame:
         volume 0), newest_receipt. Open is the first and close the last trade by (event_time, seq) that updates last;
         a minute without one has no bar.
     """
-    # Aggregates leave nulls out: a price whose place is null has no say.
-    first, last = (
-        F.when(F.col(f"{name}_seq").isNotNull(), F.struct(f"{name}_time", f"{name}_seq")) for name in ("first", "last")
-    )
     return (
         parts.groupBy("timestamp", "symbol")
         .agg(
-            F.min_by("open", first).alias("open"),
+            F.min_by("open", "first").alias("open"),
             F.max("high").alias("high"),
             F.min("low").alias("low"),
-            F.max_by("close", last).alias("close"),
+            F.max_by("close", "last").alias("close"),
             F.sum("volume").alias("volume"),
             F.sum("trades").alias("trades"),
             F.sum("ticks").alias("ticks"),

@@ -14,8 +14,9 @@ from stock_pipeline.settings import Settings
 SHUFFLE_PARTITIONS = 2
 """Fixed by the first checkpoint of a stateful stream."""
 
-JIT = "-XX:CompileThresholdScaling=5"
-"""Compile later: a fifth of the work until the first batch is the JVM's compiler, and streams start together."""
+JIT = "-XX:TieredStopAtLevel=1"
+"""The quick compiler only: most of a batch is planning, code that runs too seldom for the thorough one, which takes a
+fifth of a stream's work until its first batch. What is done with every trade is Python's, and compiled by Numba."""
 
 GC = "-XX:+UseSerialGC -XX:InitialHeapSize=192m -XX:MetaspaceSize=96m"
 """Its heap follows what is in use. That of G1 grows to its limit where the processors are busy with other processes. A
@@ -52,6 +53,9 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         # Half an hour by default: until then garbage, and the files of shuffles that wait for its collection, pile up.
         "spark.cleaner.periodicGC.interval": "5min",
         "spark.sql.session.timeZone": "UTC",
+        # A batch of a live stream is over before code for it has been written and compiled.
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         "spark.sql.shuffle.partitions": str(SHUFFLE_PARTITIONS),
         "spark.python.daemon.module": "spark.python_daemon",
         # Spark measures a batch again with every row, at a cost that grows with the rows where conditions are null.

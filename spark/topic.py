@@ -21,12 +21,16 @@ def read_topic(spark: SparkSession, settings: Settings, starting_offsets: str) -
         starting_offsets: `earliest` or JSON, for a stream without a checkpoint.
     """
     options = _kafka_options(settings) | {"startingOffsets": starting_offsets}
-    return (
+    records = (
         spark.readStream.format("kafka")
         .options(**options)
         .option("maxOffsetsPerTrigger", MAX_OFFSETS_PER_TRIGGER)
         .load()
     )
+    # A task costs more than what it reads of the topic within a batch: no more of them than can work side by side.
+    # How many a cluster's executors can is not known yet.
+    is_local = settings.spark_master.startswith("local")
+    return records.coalesce(spark.sparkContext.defaultParallelism) if is_local else records
 
 
 def read_records(
@@ -52,6 +56,9 @@ def _kafka_options(settings: Settings) -> dict[str, str]:
         "kafka.security.protocol": settings.kafka_security_protocol,
         "subscribe": settings.kafka_topic,
         "failOnDataLoss": "true",
+        # Before each read Spark asks for the topic's limits, by the connection on which the consumer still waits for
+        # records to come, half a second by default.
+        "kafka.fetch.max.wait.ms": "10",
     }
     if settings.kafka_sasl_username and settings.kafka_sasl_password:
         options["kafka.sasl.mechanism"] = settings.kafka_sasl_mechanism
