@@ -65,7 +65,7 @@ def make_parts(trades: pa.Table, rules: Eligibility) -> pa.Table:
 def _places(trades: pa.Table) -> pa.Array:
     """Numbers that follow the order by (event_time, seq): numbers, unlike structs, are aggregated in place by Spark."""
     halves = np.column_stack([trades["seq"].to_numpy(), trades["event_time"].cast(pa.int64()).to_numpy()])
-    return pa.Array.from_buffers(pa.decimal128(38), len(trades), [None, pa.py_buffer(np.ascontiguousarray(halves))])
+    return pa.Array.from_buffers(pa.decimal128(38), len(trades), [None, pa.py_buffer(halves)])
 
 
 def _only(chosen: Any, values: pa.ChunkedArray, otherwise: float | None = None) -> pa.ChunkedArray:

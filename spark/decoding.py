@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-Bytes = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.int32]
 
 LEAST_TRADE = 19

@@ -14,7 +14,6 @@ from spark.eligibility import load_eligibility
 from spark.ohlcv_streaming import build_bars
 from spark.sinks import stage_bars, stage_ticks
 from spark.topic import read_records
-from spark.trades import map_to_trades
 from stock_pipeline.bars.minutes import whole_minutes
 from stock_pipeline.bars.restatement import say_cause
 from stock_pipeline.database import ANY_NUMBER_OF_ROWS
@@ -84,7 +83,7 @@ def rebuild(
 
         records = read_records(spark, settings, starts, ends)
         connection.execute("TRUNCATE rebuild_tick, rebuild_bar")
-        ticks = stage_ticks(map_to_trades(records, choose), portable)
+        ticks = stage_ticks(records, choose, portable)
         bars = stage_bars(build_bars(records, load_eligibility(settings), choose), portable)
         values = {"begin": begin, "end": end, "symbol": symbol, "began": began}
         places = {"partitions": list(ends), "ends": list(ends.values())}

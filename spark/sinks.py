@@ -23,7 +23,7 @@ from pgpq import ArrowToPostgresBinaryEncoder
 from pyspark.sql import DataFrame, Row
 
 from spark.topic import RECORD
-from spark.trades import REJECTED, place_of, read_trades
+from spark.trades import REJECTED, Choice, place_of, read_trades
 from stock_pipeline.bars.restatement import say_cause
 from stock_pipeline.database import ANY_NUMBER_OF_ROWS, until_available
 from stock_pipeline.ingest.topics import client_settings
@@ -41,8 +41,6 @@ CHUNK_ROWS, CHUNK_BYTES = 200_000, 100_000_000
 
 LATENCY_SAMPLE = 1_000
 """Most latencies reported for each partition of a batch."""
-
-TICK_COLUMNS = ("symbol", "price", "event_time", "volume", "seq", "conditions", "received_at")
 
 LATE = pa.scalar(180_000_000, pa.duration("us"))
 """From the start of its minute on: a trade that comes more than two minutes after the minute's end is late."""
@@ -95,19 +93,23 @@ def write_bars(bars: DataFrame, settings: Settings) -> list[Row]:
     return bars.mapInArrow(write, WRITTEN).collect()
 
 
-def stage_ticks(trades: DataFrame, settings: Settings) -> int:
-    """Put trades into rebuild_tick; how many."""
-    return _stage(trades.select(*TICK_COLUMNS), "queries/copy_rebuild_ticks.sql", settings)
+def stage_ticks(records: DataFrame, choose: Choice, settings: Settings) -> int:
+    """Put the chosen trades in Kafka records into rebuild_tick; how many."""
+
+    def read(batch: pa.RecordBatch) -> pa.Table:
+        return choose(read_trades(batch).trades)
+
+    return _stage(records.select(*RECORD), read, "queries/copy_rebuild_ticks.sql", settings)
 
 
 def stage_bars(bars: DataFrame, settings: Settings) -> int:
     """Put bars into rebuild_bar; how many."""
-    return _stage(bars.drop("newest_receipt"), "queries/copy_rebuild_bars.sql", settings)
+    return _stage(bars.drop("newest_receipt"), _as_table, "queries/copy_rebuild_bars.sql", settings)
 
 
-def _stage(rows: DataFrame, statement: str, settings: Settings) -> int:
+def _stage(rows: DataFrame, read: Callable[[pa.RecordBatch], pa.Table], statement: str, settings: Settings) -> int:
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for chunk in _chunks(map(_as_table, batches)):
+        for chunk in _chunks(map(read, batches)):
             _in_transaction(settings, partial(_copy, statement, _encode(chunk)))
             yield pa.RecordBatch.from_pydict({"rows": pa.array([chunk.num_rows], pa.int64())})
 

@@ -5,7 +5,7 @@ anyone may write to the topic.
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,8 @@ import fastavro
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyspark.sql import DataFrame
 
 from spark.decoding import Decoded, decode
-from spark.topic import RECORD
 from stock_pipeline.ingest.trade import (
     EARLIEST_TIME,
     LEAST,
@@ -26,12 +24,6 @@ from stock_pipeline.ingest.trade import (
     MOST,
     is_text,
 )
-
-TRADES = (
-    "symbol string, price double, event_time timestamp, volume double, seq long, conditions array<string>, "
-    "received_at timestamp"
-)
-"""Schema of trades, as tick_data has them."""
 
 REJECTED = pa.schema(
     {
@@ -51,7 +43,7 @@ CONDITIONS = fastavro.parse_schema(["null", {"type": "array", "items": "string"}
 
 @dataclass(frozen=True)
 class Read:
-    """What a batch of Kafka records holds: trades with the columns of TRADES, and what is REJECTED."""
+    """What a batch of Kafka records holds: trades with the columns of tick_data, and what is REJECTED."""
 
     trades: pa.Table
     rejected: pa.Table
@@ -65,12 +57,14 @@ Reasons = npt.NDArray[np.object_]
 def read_trades(records: pa.RecordBatch) -> Read:
     """Decode and check Kafka records with the columns of RECORD."""
     found = decode(records["value"])
-    of_record, of_element = _judge_records(records, found), _judge_elements(records, found)
+    symbols, condition_lists = [*map(_text, found.symbols)], [*map(_conditions, found.condition_lists)]
+    of_record = _judge_records(records, found)
+    of_element = _judge_elements(records, found, symbols, condition_lists)
     is_alone = ~_is_given(of_record)[found.record]
     is_trade = is_alone & ~_is_given(of_element)
     # A record that is rejected as a whole has no elements.
     return Read(
-        _trades(records, found, np.flatnonzero(is_trade)),
+        _trades(records, found, symbols, condition_lists, np.flatnonzero(is_trade)),
         _rejected(records, found, of_record, of_element, np.flatnonzero(is_alone & ~is_trade)),
     )
 
@@ -82,16 +76,6 @@ Choice = Callable[[pa.Table], pa.Table]
 def all_of(trades: pa.Table) -> pa.Table:
     """The choice of every trade."""
     return trades
-
-
-def map_to_trades(records: DataFrame, choose: Choice) -> DataFrame:
-    """The trades of Kafka records that are chosen, as TRADES; what is none is left out."""
-
-    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            yield from choose(read_trades(batch).trades).to_batches()
-
-    return records.select(*RECORD).mapInArrow(read, TRADES)
 
 
 def _judge_records(records: pa.RecordBatch, found: Decoded) -> Reasons:
@@ -108,11 +92,13 @@ def _judge_records(records: pa.RecordBatch, found: Decoded) -> Reasons:
     )
 
 
-def _judge_elements(records: pa.RecordBatch, found: Decoded) -> Reasons:
+def _judge_elements(
+    records: pa.RecordBatch, found: Decoded, symbols: Sequence[str | None], condition_lists: Sequence[Any]
+) -> Reasons:
     price, time, volume = found.price, found.time, found.volume
     received_ms = records["timestamp"].cast(pa.int64()).to_numpy() // 1000
-    has_symbol = np.array([is_text(_text(symbol)) for symbol in found.symbols], bool)
-    has_conditions = np.array([_conditions(encoded) is not NO_CONDITIONS for encoded in found.condition_lists], bool)
+    has_symbol = np.array([is_text(symbol) for symbol in symbols], bool)
+    has_conditions = np.array([codes is not NO_CONDITIONS for codes in condition_lists], bool)
     # NaN lies in no range.
     return _first_reason(
         (~has_symbol[found.symbol], f"s is not 1 to {MAX_SYMBOL_LENGTH} printable characters"),
@@ -161,14 +147,19 @@ def _conditions(encoded: bytes) -> Any:
     return codes if codes is None or all(map(is_text, codes)) else NO_CONDITIONS
 
 
-def _trades(records: pa.RecordBatch, found: Decoded, places: npt.NDArray[np.intp]) -> pa.Table:
+def _trades(
+    records: pa.RecordBatch,
+    found: Decoded,
+    symbols: Sequence[str | None],
+    condition_lists: Sequence[Any],
+    places: npt.NDArray[np.intp],
+) -> pa.Table:
     record = found.record[places]
     offset, partition = (records[name].to_numpy().astype(np.int64)[record] for name in ("offset", "partition"))
-    symbols = pa.array([_text(symbol) for symbol in found.symbols], pa.string())
-    lists = [None if codes is NO_CONDITIONS else codes for codes in map(_conditions, found.condition_lists)]
+    lists = [None if codes is NO_CONDITIONS else codes for codes in condition_lists]
     return pa.table(
         {
-            "symbol": symbols.take(pa.array(found.symbol[places])),
+            "symbol": pa.array(symbols, pa.string()).take(pa.array(found.symbol[places])),
             "price": found.price[places],
             "event_time": pa.array(found.time[places].view("datetime64[ms]")).cast(records["timestamp"].type),
             "volume": found.volume[places],
