@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from fastavro import parse_schema
+
 from stock_pipeline.errors import SettingsError, SpoolFull
 from stock_pipeline.ingest.finnhub import FinnhubClient
 from stock_pipeline.ingest.gaps import FeedWatch, GapJournal, journal_path, tell_gaps
@@ -39,7 +41,8 @@ class TradeProducer:
 
     def __init__(self, settings: Settings, service: Service, watch: FeedWatch, spool: Spool, sender: Sender) -> None:
         self._settings = settings
-        self._schema = settings.avro_schema
+        # Else fastavro parses it again for each message.
+        self._schema = parse_schema(settings.avro_schema)
         self._service = service
         self._watch = watch
         self._spool = spool

@@ -33,6 +33,9 @@ AT_ONCE = 500
 QUIET = 0.05
 """Seconds without a record after which the sender looks for acknowledgements."""
 
+GATHER = 0.005
+"""Seconds from the first new record to the next look into the spool: a look for each frame would hold up the feed."""
+
 SETTLE = 0.5
 """Seconds between two times at which the spool forgets what is acknowledged."""
 
@@ -133,6 +136,7 @@ class Sender:
             self._arrived.clear()
             if not self._send_next(spool, producer):
                 self._arrived.wait(QUIET)
+                self._closing.wait(GATHER)
             producer.poll(0)
             if time.monotonic() - settled > SETTLE:
                 self._settle(spool)
@@ -186,7 +190,7 @@ class Sender:
                 "client.id": "stock-pipeline-producer",
                 "enable.idempotence": True,
                 "acks": "all",
-                "linger.ms": 5,
+                "linger.ms": 1,
                 "compression.type": "lz4",
                 # The default gives up after five minutes without a broker.
                 "message.timeout.ms": 0,

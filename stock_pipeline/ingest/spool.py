@@ -5,8 +5,8 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from stock_pipeline.errors import SpoolFull
 from stock_pipeline.ingest.durable_file import open_durable_file
@@ -28,8 +28,7 @@ CREATE TABLE IF NOT EXISTS record (
 """
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A Kafka record to be.
 
     Attributes:
@@ -40,7 +39,7 @@ class Record:
     key: bytes | None
     value: bytes
     received_ms: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
 
 
 class Spool:

@@ -7,9 +7,10 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeGuard
 
 import fastavro
+from fastavro.types import Schema
 
 from stock_pipeline.errors import NotATrade
 
@@ -79,18 +80,17 @@ def check_trade(element: object, received_ms: int) -> Trade:
     """
     if not isinstance(element, dict):
         raise NotATrade("the trade is no object")
-    missing = [name for name in ("s", "p", "t", "v") if element.get(name) is None]
-    if missing:
+    symbol, price, time, volume, conditions = map(element.get, "sptvc")
+    if None in (symbol, price, time, volume):
+        missing = [name for name in "sptv" if element.get(name) is None]
         raise NotATrade(f"field missing: {', '.join(missing)}")
-    symbol, conditions = element["s"], element.get("c")
     if not is_text(symbol):
         raise NotATrade(f"s is not 1 to {MAX_SYMBOL_LENGTH} printable characters")
-    price, volume = _number(element, "p"), _number(element, "v")
+    price, volume = _number("p", price), _number("v", volume)
     if not LEAST <= price <= MOST:
         raise NotATrade(f"p is not a finite number above 0 ({LEAST:g} to {MOST:g})")
     if volume != 0 and not LEAST <= volume <= MOST:
         raise NotATrade(f"v is not a finite number of at least 0 (0, or {LEAST:g} to {MOST:g})")
-    time = element["t"]
     if not isinstance(time, int) or isinstance(time, bool):
         raise NotATrade("t is no whole number of milliseconds")
     if time < EARLIEST_TIME:
@@ -102,12 +102,13 @@ def check_trade(element: object, received_ms: int) -> Trade:
     return {"s": symbol, "p": price, "t": time, "v": volume, "c": conditions}
 
 
-def is_text(value: object) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and 1 <= len(value) <= MAX_SYMBOL_LENGTH and value.isprintable()
 
 
-def _number(element: Mapping[str, Any], name: str) -> float:
-    value = element[name]
+def _number(name: str, value: object) -> float:
+    if type(value) is float:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise NotATrade(f"{name} is no number")
     try:
@@ -116,28 +117,28 @@ def _number(element: Mapping[str, Any], name: str) -> float:
         raise NotATrade(f"{name} is not a finite number") from error
 
 
-def encode(schema: Mapping[str, Any], trades: Sequence[Trade]) -> bytes:
+def encode(schema: Schema, trades: Sequence[Trade]) -> bytes:
     """A Kafka message: Avro without container or registry."""
     target = io.BytesIO()
-    fastavro.schemaless_writer(target, dict(schema), {"type": "trade", "data": trades})
+    fastavro.schemaless_writer(target, schema, {"type": "trade", "data": trades})
     return target.getvalue()
 
 
-def decode(schema: Mapping[str, Any], value: bytes) -> dict[str, Any]:
+def decode(schema: Schema, value: bytes) -> dict[str, Any]:
     """The record in a Kafka message.
 
     Raises:
         NotATrade: the bytes are not such a record.
     """
     try:
-        record = fastavro.schemaless_reader(io.BytesIO(value), dict(schema), None)
+        record = fastavro.schemaless_reader(io.BytesIO(value), schema, None)
     except (EOFError, ValueError, IndexError, OverflowError, MemoryError) as error:
         raise NotATrade(f"not Avro of this schema: {error}") from error
     assert isinstance(record, dict)
     return record
 
 
-def read_frame(schema: Mapping[str, Any], raw: bytes, received_ms: int) -> Frame:
+def read_frame(schema: Schema, raw: bytes, received_ms: int) -> Frame:
     """Split a frame into a message for each symbol, and what is no trade.
 
     The trades of a symbol keep their order. More than a message may hold become several messages.
@@ -166,7 +167,7 @@ def read_frame(schema: Mapping[str, Any], raw: bytes, received_ms: int) -> Frame
     return Frame(messages=messages, rejected=rejected)
 
 
-def _messages(schema: Mapping[str, Any], symbol: str, trades: Sequence[Trade]) -> Iterator[Message]:
+def _messages(schema: Schema, symbol: str, trades: Sequence[Trade]) -> Iterator[Message]:
     for start in range(0, len(trades), MAX_TRADES_PER_MESSAGE):
         part = trades[start : start + MAX_TRADES_PER_MESSAGE]
         yield Message(symbol, encode(schema, part), len(part), max(trade["t"] for trade in part))
