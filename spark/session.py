@@ -39,7 +39,7 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         "spark.driver.extraClassPath": class_path,
         "spark.executor.extraClassPath": class_path,
         # On a cluster the driver only plans; the executors work.
-        "spark.driver.memory": "1g" if settings.spark_master.startswith("local") else "512m",
+        "spark.driver.memory": "1g" if settings.is_spark_local else "512m",
         "spark.driver.extraJavaOptions": GC,
         "spark.executor.extraJavaOptions": GC,
         "spark.executorEnv.MALLOC_ARENA_MAX": MALLOC_ARENAS,
@@ -72,7 +72,7 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         "spark.hadoop.fs.file.impl": "com.globalmentor.apache.hadoop.fs.BareLocalFileSystem",
         "spark.sql.streaming.checkpointFileManagerClass": f"{checkpointing}.FileSystemBasedCheckpointFileManager",
     }
-    if settings.spark_master.startswith("local"):
+    if settings.is_spark_local:
         values |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     return values
 
@@ -91,7 +91,7 @@ def prepare_environment(settings: Settings) -> None:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("MALLOC_ARENA_MAX", MALLOC_ARENAS)
     os.environ["JAVA_HOME"] = str(find_java().resolve().parent.parent)
-    if settings.spark_master.startswith("local"):
+    if settings.is_spark_local:
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
 
 

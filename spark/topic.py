@@ -29,8 +29,7 @@ def read_topic(spark: SparkSession, settings: Settings, starting_offsets: str) -
     )
     # A task costs more than what it reads of the topic within a batch: no more of them than can work side by side.
     # How many a cluster's executors can is not known yet.
-    is_local = settings.spark_master.startswith("local")
-    return records.coalesce(spark.sparkContext.defaultParallelism) if is_local else records
+    return records.coalesce(spark.sparkContext.defaultParallelism) if settings.is_spark_local else records
 
 
 def read_records(

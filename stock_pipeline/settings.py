@@ -253,6 +253,11 @@ class Settings(BaseSettings):
         return schema
 
     @property
+    def is_spark_local(self) -> bool:
+        """Whether a stream's driver does the work itself, without a cluster's executors."""
+        return self.spark_master.startswith("local")
+
+    @property
     def credentials_path(self) -> Path:
         return self.home / "credentials.json"
 
