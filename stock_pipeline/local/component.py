@@ -4,11 +4,10 @@ import ipaddress
 import logging
 import socket
 import subprocess
-import threading
 from abc import ABC, abstractmethod
 
 from stock_pipeline.errors import PortTaken, SettingsError, StartError
-from stock_pipeline.services.processes import ProcessRecord, last_lines, wait_until
+from stock_pipeline.services.processes import ProcessRecord, last_lines, reap, wait_until
 from stock_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -80,9 +79,8 @@ class Component(ABC):
         self.prepare()
         for attempt in range(1, START_ATTEMPTS + 1):
             process = self.launch()
-            # A child that died and is not waited for would look alive to its successor.
-            threading.Thread(target=process.wait, daemon=True).start()
             record = ProcessRecord.of(self.name, process.pid, address=self._address_text())
+            reap(process)
             record.write(self.record_path)
             self._wait_until_healthy(process)
             if process.poll() is None and self.is_healthy():

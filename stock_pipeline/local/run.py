@@ -9,9 +9,13 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+
+import psutil
+import psycopg
 
 from stock_pipeline import PROJECT_ROOT, __version__
 from stock_pipeline.database import DAGSTER_DATABASE
@@ -20,14 +24,13 @@ from stock_pipeline.local.component import Component, free_port, is_port_free
 from stock_pipeline.local.grafana import WHERE_TO_GET_IT, grafana_command, grafana_environment
 from stock_pipeline.local.stack import RUN, RUN_PROCESSES, check_is_embedded, components, down, up
 from stock_pipeline.services.lock import hold
-from stock_pipeline.services.processes import ProcessRecord, spawn
+from stock_pipeline.services.processes import ProcessRecord, reap, spawn
 from stock_pipeline.services.service import lock_path, record_path
 from stock_pipeline.services.supervisor import (
     COMMANDS,
     SETTLED_AFTER,
     Reviver,
     log_path,
-    reap,
     start_services,
     stop_services,
     terminate,
@@ -38,6 +41,9 @@ log = logging.getLogger(__name__)
 
 LOOK = 1.0
 """Seconds between two looks at the processes."""
+
+TRY_AGAIN = (StockPipelineError, psycopg.Error, psutil.Error, OSError)
+"""What a start fails with that the next may not: a server dies meanwhile, or the disk is full."""
 
 MAX_PAUSE = 30.0
 """Most seconds between two starts of a process that keeps dying."""
@@ -73,8 +79,8 @@ class Supervised:
             log.warning("%s died and starts again in %.0f s; see %s", self.name, pause, log_path(settings, self.name))
         if now >= self._next_start:
             process = spawn(self.command, log_path(settings, self.name), self.environment, cwd=PROJECT_ROOT)
-            reap(process)
             self.record = ProcessRecord.of(self.name, process.pid, __version__, self.address)
+            reap(process)
             self.record.write(record_path(settings, self.name))
             self._started = now
 
@@ -162,14 +168,16 @@ def _supervise(settings: Settings, stop: threading.Event) -> None:
     managed = processes(settings)
     for process in managed:
         process.keep_running(settings)
-    reviver = Reviver(settings)
+    looks: list[Callable[[], None]] = [partial(_revive, part) for part in components(settings)]
+    looks += [partial(process.keep_running, settings) for process in managed]
+    looks.append(Reviver(settings).look)
     announced = False
     while not stop.wait(LOOK):
-        for part in components(settings):
-            _revive(part)
-        for process in managed:
-            process.keep_running(settings)
-        reviver.look()
+        for look in looks:
+            try:
+                look()
+            except TRY_AGAIN as error:
+                log.error("%s: %s", type(error).__name__, error)
         if not announced and not is_port_free(HOST, settings.webserver_port):
             announced = True
             _announce(settings)
@@ -179,10 +187,7 @@ def _revive(part: Component) -> None:
     if part.record() is not None:
         return
     log.warning("%s died and is started again; see %s", part.name, part.log_file)
-    try:
-        part.start()
-    except StockPipelineError as error:
-        log.error("%s", error)
+    part.start()
 
 
 def _announce(settings: Settings) -> None:

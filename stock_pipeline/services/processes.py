@@ -7,8 +7,10 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -67,12 +69,13 @@ class ProcessRecord(BaseModel, frozen=True):
 
     def terminate(self, patience: float) -> None:
         """End the process and what it started: asked first, killed after `patience` seconds."""
-        process = self._process()
-        if process is None:
+        family = self._family()
+        if not family:
             return
-        family = [process, *process.children(recursive=True)]
-        process.terminate()
-        process.resume()
+        process = family[0]
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+            process.resume()
         if psutil.wait_procs([process], timeout=patience)[1]:
             log.warning("%s (pid %d) did not stop within %.0f s and is killed", self.name, self.pid, patience)
         self._kill(family)
@@ -85,9 +88,15 @@ class ProcessRecord(BaseModel, frozen=True):
 
     def kill(self) -> None:
         """End the process and what it started at once."""
+        self._kill(self._family())
+
+    def _family(self) -> list[psutil.Process]:
+        """The process first, and what it started; empty where it is gone."""
         process = self._process()
-        if process is not None:
-            self._kill([process, *process.children(recursive=True)])
+        try:
+            return [process, *process.children(recursive=True)] if process is not None else []
+        except psutil.NoSuchProcess:
+            return []
 
     @staticmethod
     def _kill(family: Sequence[psutil.Process]) -> None:
@@ -122,6 +131,14 @@ def spawn(
             cwd=cwd,
             start_new_session=True,
         )
+
+
+def reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a child in the background: one that is not waited for would stay as a zombie and look alive.
+
+    Only after its record was made: one that ends at once is not known any more as soon as it has been waited for.
+    """
+    threading.Thread(target=process.wait, daemon=True).start()
 
 
 def last_lines(log_file: Path, count: int = 15) -> str:

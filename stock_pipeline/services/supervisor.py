@@ -13,7 +13,7 @@ import psutil
 
 from stock_pipeline.errors import ServiceDied, ServiceStalled
 from stock_pipeline.services.lock import is_held
-from stock_pipeline.services.processes import ProcessRecord, last_lines, spawn, wait_until
+from stock_pipeline.services.processes import ProcessRecord, last_lines, reap, spawn, wait_until
 from stock_pipeline.services.service import Heartbeat, ServiceName, lock_path, record_path, run_folder, stopping_path
 from stock_pipeline.settings import Settings
 
@@ -107,11 +107,6 @@ class Reviver:
         if not was_told and (last.offsets or lived >= SETTLED_AFTER):
             log.warning("%s died after %.0f s and starts again; see %s", name, lived, log_path(self._settings, name))
             reap(start_service(self._settings, name))
-
-
-def reap(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a child in the background: one that is not waited for would stay as a zombie and look alive."""
-    threading.Thread(target=process.wait, daemon=True).start()
 
 
 def stop_services(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 import time
@@ -11,7 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stock_pipeline.errors import AlreadyRunning, ServiceDied, ServiceStalled
+from stock_pipeline.errors import AlreadyRunning, ServiceDied, ServiceStalled, StartError
+from stock_pipeline.local import component, run
+from stock_pipeline.local.timescaledb import TimescaleDB
 from stock_pipeline.services import supervisor as module
 from stock_pipeline.services.lock import hold, is_held
 from stock_pipeline.services.processes import ProcessRecord, spawn
@@ -220,6 +223,28 @@ def test_a_record_of_another_process_of_the_same_id_is_not_it(tmp_path: Path):
     record = ProcessRecord.of("x", os.getpid())
     assert record.is_alive()
     assert not record.model_copy(update={"created": record.created - 60}).is_alive()
+
+
+def test_one_that_ends_at_once_is_recorded_before_it_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run, "reap", lambda process: process.wait())
+    monkeypatch.setattr(component, "reap", lambda process: process.wait())
+    settings = Settings(stock_pipeline_home=tmp_path, db_url=f"postgresql://127.0.0.1:{component.free_port()}/x")
+    supervised = run.Supervised("x", ["true"], {})
+    supervised.keep_running(settings)
+    assert not supervised.record.is_alive()
+
+    class Short(TimescaleDB):
+        def install(self) -> None:
+            """Nothing is needed."""
+
+        def prepare(self) -> None:
+            """Nothing to create."""
+
+        def launch(self) -> subprocess.Popen[bytes]:
+            return spawn(["true"], self.log_file)
+
+    with pytest.raises(StartError, match="timescaledb did not start"):
+        Short(settings).start()
 
 
 def test_an_unreadable_record_is_no_record(tmp_path: Path):
