@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import class_row
+from psycopg.rows import class_row, scalar_row
 
 from stock_pipeline.sql_files import load_sql
 
@@ -57,8 +57,7 @@ def refresh(
     Args:
         whole: instead, make every bar from the first moment to before the second anew, changed or not.
     """
-    tables = {"rollup": sql.Identifier(rollup.table), "source": sql.Identifier(rollup.source)}
-    statement = load_sql("rollups/refresh.sql").format(**tables)
+    statement = _statement("rollups/refresh.sql", rollup)
     values = {"rollup": rollup.table, "width": rollup.width}
     with connection.transaction(), connection.cursor(row_factory=class_row(Refreshed)) as cursor:
         connection.execute(load_sql("rollups/lock.sql"), values)
@@ -67,6 +66,17 @@ def refresh(
             for begin, end in (_steps(*whole) if whole else [(None, None)])
             for done in cursor.execute(statement, values | {"begin": begin, "end": end}).fetchall()
         ]
+
+
+def has_changed(connection: psycopg.Connection[Any], rollup: Rollup) -> bool:
+    """Whether a refresh would find anything to look at."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        found = cursor.execute(_statement("rollups/has_changed.sql", rollup), {"rollup": rollup.table}).fetchone()
+    return bool(found)
+
+
+def _statement(name: str, rollup: Rollup) -> sql.Composed:
+    return load_sql(name).format(rollup=sql.Identifier(rollup.table), source=sql.Identifier(rollup.source))
 
 
 def _steps(begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:

@@ -32,7 +32,8 @@ from stock_pipeline.defs.analytics.views import (
     vwap_bands,
 )
 from stock_pipeline.defs.reference import trade_condition
-from stock_pipeline.settings import Settings
+from stock_pipeline.resources.timescale import TimescaleResource
+from stock_pipeline.settings import Settings, load_settings
 from stock_pipeline_tests.conftest import Stack
 from stock_pipeline_tests.expected_rollups import WIDTHS
 
@@ -156,15 +157,67 @@ def test_a_refresh_reports_another_day_that_it_changes(connection: psycopg.Conne
 
 
 def tick(instance: DagsterInstance, time: datetime) -> RunRequest | SkipReason:
-    return refresh_rollups(build_schedule_context(instance, scheduled_execution_time=time))
+    resources = {"timescale": TimescaleResource(db_url=load_settings().db_url)}
+    return refresh_rollups(build_schedule_context(instance, scheduled_execution_time=time, resources=resources))
 
 
-def test_the_schedule_refreshes_what_was_not_made_since_it_was_due(instance: DagsterInstance):
+@pytest.fixture
+def quiet(connection: psycopg.Connection) -> Iterator[None]:
+    """Nothing has changed: every bar is final and followed by the coarser ones."""
+    kept = {
+        table: connection.execute(
+            f"UPDATE {table} SET is_final = TRUE WHERE NOT is_final RETURNING timestamp, symbol"
+        ).fetchall()
+        for table in ("ohlcv_data", *TABLES)
+    }
+    connection.execute("DELETE FROM stale_bar")
+    yield
+    with connection.cursor() as cursor:
+        for table, keys in kept.items():
+            cursor.executemany(f"UPDATE {table} SET is_final = FALSE WHERE timestamp = %s AND symbol = %s", keys)
+
+
+def change(connection: psycopg.Connection, *tables: str) -> None:
+    connection.execute(
+        "INSERT INTO stale_bar (rollup, timestamp, symbol) SELECT unnest(%s::text[]), %s, %s",
+        [list(tables), DAY, SYMBOL],
+    )
+
+
+def make_all(instance: DagsterInstance, day: datetime) -> None:
+    for table in TABLES:
+        instance.report_runless_asset_event(AssetMaterialization(table, partition=f"{day:%Y-%m-%d}"))
+
+
+def test_the_schedule_rests_where_nothing_has_changed_until_a_rollup_would_be_late(
+    quiet: None, connection: psycopg.Connection, instance: DagsterInstance
+):
+    now = datetime.now(UTC)
+    minute = now.replace(second=0, microsecond=0)
+    make_all(instance, now)
+    for later in range(1, 41):
+        time = minute + timedelta(minutes=later)
+        if f"{time:%Y-%m-%d}" != f"{now:%Y-%m-%d}":
+            break
+        # Each warns when it is older than twice its minutes and 5.
+        due = [table for table, every in zip(TABLES, (1, 5, 15, 15), strict=True) if later >= 2 * every + 3]
+        answer = tick(instance, time)
+        assert ([key.to_user_string() for key in answer.asset_selection] if due else answer.skip_message) == (
+            due or "all rollups were made since they were due, or nothing has changed"
+        )
+    change(connection, "ohlcv_5m")
+    later = minute + timedelta(minutes=1)
+    assert [key.to_user_string() for key in tick(instance, later).asset_selection][:1] == ["ohlcv_5m"]
+
+
+def test_the_schedule_refreshes_what_was_not_made_since_it_was_due(
+    connection: psycopg.Connection, instance: DagsterInstance
+):
+    change(connection, *TABLES)
     now = datetime.now(UTC)
     minute = now.replace(second=0, microsecond=0)
     assert [key.to_user_string() for key in tick(instance, minute).asset_selection] == TABLES
-    for table in TABLES:
-        instance.report_runless_asset_event(AssetMaterialization(table, partition=f"{now:%Y-%m-%d}"))
+    make_all(instance, now)
     assert isinstance(tick(instance, minute), SkipReason)
     for later in range(1, 61):
         time = minute + timedelta(minutes=later)

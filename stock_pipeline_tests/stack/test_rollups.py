@@ -9,7 +9,7 @@ import pandas as pd
 import psycopg
 import pytest
 
-from stock_pipeline.bars.rollups import ROLLUPS, Refreshed, refresh
+from stock_pipeline.bars.rollups import ROLLUPS, Refreshed, has_changed, refresh
 from stock_pipeline.settings import Settings
 from stock_pipeline.sql_files import load_sql
 from stock_pipeline_tests.expected_bars import COLUMNS, assert_same_bars, bars_frame
@@ -94,11 +94,13 @@ def test_every_rollup_equals_pandas(database: psycopg.Connection):
     bars = random_bars(1)
     put(database, bars)
     for rollup in ROLLUPS:
+        assert has_changed(database, rollup)
         refresh(database, rollup)
         assert_same_bars(stored(database, rollup.table), expected_rollup(bars, rollup.table))
     days = {time for time, symbol in stored(database, "ohlcv_1d").index if symbol == "ROLL"}
     assert days == {pd.Timestamp(f"2026-11-{day} 14:30", tz="UTC") for day in (24, 25, 27)}
     for rollup in ROLLUPS:
+        assert not has_changed(database, rollup)
         assert refresh(database, rollup) == [], "nothing has changed since"
 
 

@@ -29,7 +29,7 @@ from dagster import (
 from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 from pydantic import Field
 
-from stock_pipeline.bars.rollups import ROLLUPS, Refreshed, Rollup, refresh
+from stock_pipeline.bars.rollups import ROLLUPS, Refreshed, Rollup, has_changed, refresh
 from stock_pipeline.defs.supervision import LIVE
 from stock_pipeline.defs.table_report import bar_metadata, count_bars
 from stock_pipeline.defs.tables import DAYS, Lineage, table_metadata
@@ -37,6 +37,9 @@ from stock_pipeline.resources.timescale import TimescaleResource
 
 EVERY = {"ohlcv_5m": 1, "ohlcv_15m": 5, "ohlcv_1h": 15, "ohlcv_1d": 15}
 """Minutes between two refreshes, from the full hour on."""
+
+AT_REST = {table: timedelta(minutes=2 * every + 2) for table, every in EVERY.items()}
+"""How old a rollup may be of which nothing has changed: it is made before its freshness gives a warning."""
 
 MAX_SECONDS = 300
 """A scheduled refresh that takes longer is ended by Dagster's monitoring: it cannot hold up the next for ever."""
@@ -148,23 +151,30 @@ rollups = define_asset_job(
     job=rollups,
     cron_schedule="* * * * *",
     default_status=DefaultScheduleStatus.RUNNING,
-    description="Follows the bars of one minute: ohlcv_5m every minute, ohlcv_15m every 5, the others every 15.",
+    description=(
+        "Follows the bars of one minute: ohlcv_5m every minute, ohlcv_15m every 5, the others every 15; where nothing "
+        "has changed, half as often or less."
+    ),
 )
-def refresh_rollups(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+def refresh_rollups(context: ScheduleEvaluationContext, timescale: TimescaleResource) -> RunRequest | SkipReason:
     running = context.instance.get_run_records(RunsFilter(job_name=rollups.name, statuses=LIVE), limit=1)
     if running:
         return SkipReason(f"run {running[0].dagster_run.run_id[:8]} still makes rollups")
     now = context.scheduled_execution_time.astimezone(UTC)
     day = now.date().isoformat()
     due = {}
-    for table, every in EVERY.items():
-        of_day = AssetRecordsFilter(asset_key=AssetKey(table), asset_partitions=[day])
-        newest = context.instance.fetch_materializations(of_day, limit=1).records
-        made_at = datetime.fromtimestamp(newest[0].timestamp if newest else 0, UTC)
-        if made_at < now.replace(minute=now.minute - now.minute % every):
-            due[table] = RefreshConfig(only_changed=True, with_chart=made_at < now.replace(minute=0))
+    with timescale.connect() as connection:
+        for rollup in ROLLUPS:
+            table, every = rollup.table, EVERY[rollup.table]
+            of_day = AssetRecordsFilter(asset_key=AssetKey(table), asset_partitions=[day])
+            newest = context.instance.fetch_materializations(of_day, limit=1).records
+            made_at = datetime.fromtimestamp(newest[0].timestamp if newest else 0, UTC)
+            if made_at >= now.replace(minute=now.minute - now.minute % every):
+                continue
+            if made_at <= now - AT_REST[table] or has_changed(connection, rollup):
+                due[table] = RefreshConfig(only_changed=True, with_chart=made_at < now.replace(minute=0))
     if not due:
-        return SkipReason("all rollups were made since the minute began")
+        return SkipReason("all rollups were made since they were due, or nothing has changed")
     return RunRequest(
         partition_key=day,
         asset_selection=[AssetKey(table) for table in due],
