@@ -103,7 +103,7 @@ def rollup_asset(rollup: Rollup) -> AssetsDefinition:
             f"Bars made of {rollup.source}: open of the first, close of the last, highest high, lowest low, vwap "
             f"weighted by volume, sums of the rest; trades of a minute without a bar are in none. Grain: {grain}. Key: "
             "(timestamp, symbol). A late trade that changes a finer bar changes this one at the next refresh, however "
-            f"late it is. Refreshed every {every} minutes. Materialise a day to make all of its bars anew."
+            f"late it is. Refreshed every {every} minutes while bars change. Materialise a day to make all bars anew."
         ),
     )
     def build(context: AssetExecutionContext, config: RefreshConfig, timescale: TimescaleResource) -> None:
