@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 SP := $(BIN)/stock-pipeline
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-faults test-soak up down stop start restart logs init-db produce consume tick ohlcv
+.PHONY: help setup run test test-unit test-faults test-soak bench up down stop start restart logs init-db produce consume tick ohlcv
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-11s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test-faults: setup ## `run` under 1,000 trades/s and FAULTS faults, chosen by SE
 
 test-soak: setup ## A day of trades, 50 times as fast, and what grows meanwhile: half an hour
 	@$(BIN)/python -m stock_pipeline_tests.faults.soak
+
+bench: setup ## All benchmarks, two hours: benchmarks/results; QUICK=1: catch-up and latency, small
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 up start: setup ## Kafka and TimescaleDB in the background; all, in containers, with STACK=docker
 	@$(SP) up

@@ -41,6 +41,7 @@ PLAIN = {
 """What a first dashboard asks for the same panels: ticks, where there are no rollups."""
 
 FIGURES = """
+TRUNCATE stream_stats;
 INSERT INTO stream_stats
 SELECT stream, ten_seconds, 10000, 1000, 0, 0, 0.2, 0.5, 0.3, 0
 FROM unnest(ARRAY['tick-stream', 'ohlcv-stream']) AS stream
@@ -55,22 +56,34 @@ def milliseconds(connection: psycopg.Connection, text: str, variables: dict[str,
     return 1000 * median(seconds(lambda: connection.execute(statement).fetchall()) for _ in range(REPEATS))
 
 
+def measure(owner: psycopg.Connection) -> dict[str, dict[str, float]]:
+    """Of each query, by dashboard and panel, ms, and plain, that of the plain query where there is one.
+
+    Args:
+        owner: of a database that `fill` has filled.
+    """
+    found: dict[str, dict[str, float]] = {}
+    refresh_all(owner)
+    owner.execute(FIGURES)
+    owner.execute("VACUUM ANALYZE")
+    with psycopg.connect(load_settings().conninfo("reader"), autocommit=True) as reader:
+        for dashboard in dashboards():
+            variables = {**dashboard.defaults, "symbol": SYMBOL}
+            for query in dashboard.queries:
+                figures = {"ms": milliseconds(reader, query.text, variables)}
+                if query.owner in PLAIN:
+                    figures["plain"] = milliseconds(reader, PLAIN[query.owner], variables)
+                found[f"{dashboard.uid}, {query.owner}"] = figures
+    return found
+
+
 def main() -> None:
     ticks = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000_000
+    print(f"{ticks:,} ticks, median of {REPEATS} in ms\n\n| query | ms | plain |\n|---|---|---|")
     with own_database() as owner:
         fill(owner, ticks)
-        refresh_all(owner)
-        owner.execute(FIGURES)
-        owner.execute("VACUUM ANALYZE")
-        print(f"{ticks:,} ticks, median of {REPEATS} in ms\n\n| dashboard | query | ms | plain |\n|---|---|---|---|")
-        with psycopg.connect(load_settings().conninfo("reader"), autocommit=True) as reader:
-            for dashboard in dashboards():
-                variables = {**dashboard.defaults, "symbol": SYMBOL}
-                for query in dashboard.queries:
-                    took = milliseconds(reader, query.text, variables)
-                    plain = PLAIN.get(query.owner)
-                    beside = f"{milliseconds(reader, plain, variables):.1f}" if plain else ""
-                    print(f"| {dashboard.uid} | {query.owner} | {took:.1f} | {beside} |")
+        for query, figures in measure(owner).items():
+            print(f"| {query} | {figures['ms']:.1f} | {figures.get('plain', '')} |")
 
 
 if __name__ == "__main__":

@@ -8,21 +8,19 @@ stack of its own in a temporary folder, and deletes it at the end.
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 
 import psycopg
 from dagster import DagsterInstance
 
+from benchmarks.stack import own_stack
 from stock_pipeline.bars.rollups import ROLLUPS, refresh
 from stock_pipeline.definitions import defs
 from stock_pipeline.local.run import dagster_environment
 from stock_pipeline.settings import load_settings
-from stock_pipeline_tests.conftest import Stack, on_free_ports
 
 SYMBOLS = 50
 HOURS = 24
@@ -123,16 +121,9 @@ def measure(connection: psycopg.Connection, ticks: int) -> None:
 
 @contextmanager
 def own_database() -> Iterator[psycopg.Connection]:
-    """That of a stack of its own, in a temporary folder, to its owner; deleted at the end."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as folder:
-        stack: Stack = on_free_ports(Path(folder) / "home")
-        os.environ.update(stack.environment)
-        assert stack.command("up").returncode == 0
-        try:
-            with psycopg.connect(load_settings().conninfo("owner"), autocommit=True) as connection:
-                yield connection
-        finally:
-            assert stack.command("down", "--wipe").returncode == 0
+    """That of a stack of its own, to its owner."""
+    with own_stack(), psycopg.connect(load_settings().conninfo("owner"), autocommit=True) as connection:
+        yield connection
 
 
 def main() -> None:

@@ -1,0 +1,183 @@
+"""Latency: from a trade's time, at which the simulator sends it, to the commit of its row and of its bar.
+
+`stock-pipeline run` works with all that belongs to it; for the usual way its two streams stay stopped, and two of the
+usual kind run instead. PostgreSQL notes the time of every commit. A trade is in its bar from the first commit on that
+counts as many ticks of its minute as had come with it.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psycopg
+from psycopg.sql import SQL, Composed, Identifier
+
+from benchmarks.arm import Arm
+from benchmarks.market import Market
+from benchmarks.parts import used
+from benchmarks.stack import as_superuser, create_usual_tables
+from stock_pipeline.services.supervisor import held_path
+from stock_pipeline.settings import Settings
+from stock_pipeline_tests.compose.containers import Containers
+from stock_pipeline_tests.conftest import Stack, eventually
+from stock_pipeline_tests.faults.pipeline import Pipeline
+
+SYMBOLS = 50
+
+POLL = 0.02
+"""Seconds between two looks at the bars."""
+
+SETTLE = 15.0
+"""Seconds after the last trade that counts; what is not there then counts with what it has waited by then."""
+
+START = 180.0
+"""Seconds until the first trade is stored."""
+
+PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
+
+TABLES = {"ours": ("tick_data", "ohlcv_data"), "usual": ("benchmark.usual_tick", "benchmark.usual_bar")}
+
+ROWS = """
+SELECT symbol, event_time, extract(EPOCH FROM pg_xact_commit_timestamp(xmin) - event_time)::double precision AS latency
+FROM {}
+WHERE event_time >= %s AND event_time < %s
+ORDER BY {}
+"""
+
+VERSIONS = """
+SELECT symbol, "timestamp" AS minute, ticks, pg_xact_commit_timestamp(xmin) AS committed_at
+FROM {} WHERE "timestamp" > now() - INTERVAL '3 minutes'
+"""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What the simulator sends.
+
+    Attributes:
+        rate: trades a second.
+        warm_up: seconds of trades before those that count.
+        seconds: of trades that count.
+    """
+
+    port: int
+    rate: int
+    warm_up: float
+    seconds: float
+
+
+def table(name: str) -> Composed:
+    return SQL(".").join(map(Identifier, name.split(".")))
+
+
+class BarWatch:
+    """Keeps every version of the newest bars that it sees, in a thread."""
+
+    def __init__(self, conninfo: str, name: str) -> None:
+        self._conninfo = conninfo
+        self._statement = SQL(VERSIONS).format(table(name))
+        self._ended = threading.Event()
+        self._seen: dict[tuple[Any, ...], None] = {}
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        with psycopg.connect(self._conninfo, autocommit=True) as connection:
+            while not self._ended.wait(POLL):
+                self._seen |= dict.fromkeys(connection.execute(self._statement).fetchall())
+
+    def __enter__(self) -> "BarWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def versions(self) -> pd.DataFrame:
+        return pd.DataFrame(list(self._seen), columns=["symbol", "minute", "ticks", "committed_at"])
+
+
+def with_bars(rows: pd.DataFrame, versions: pd.DataFrame) -> pd.DataFrame:
+    """The trades with the time of the first commit of a bar that holds them, NaT where nobody saw one.
+
+    Args:
+        rows: the trades of whole minutes in the order of their arrival: symbol, event_time, latency.
+    """
+    minute = rows["event_time"].dt.floor("min")
+    trades = rows.assign(minute=minute, ticks=rows.groupby(["symbol", minute]).cumcount() + 1)
+    versions, key = versions.sort_values("ticks"), ["symbol", "minute"]
+    return pd.merge_asof(trades.sort_values("ticks"), versions, on="ticks", by=key, direction="forward")
+
+
+def percentiles(seconds: pd.Series) -> dict[str, float]:
+    return {name: round(float(np.percentile(seconds, share)), 3) for name, share in PERCENTILES.items()}
+
+
+@contextmanager
+def pipeline(stack: Stack, settings: Settings, way: str, port: int) -> Iterator[Pipeline]:
+    """All of `run`, with a feed from `port`; with the usual streams in place of ours where they are wanted."""
+    as_superuser(settings, "ALTER SYSTEM SET track_commit_timestamp = on")
+    for command in ("down", "up"):
+        assert stack.command(command).returncode == 0
+    symbols = ",".join(f"BINANCE:S{number}" for number in range(SYMBOLS))
+    with ExitStack() as cleanup:
+        if way == "usual":
+            for name in ("tick-stream", "ohlcv-stream"):
+                held_path(settings, name).touch()
+        feed = {"FINNHUB_URL": f"ws://127.0.0.1:{port}", "FINNHUB_TOKEN": "benchmark", "SYMBOLS": symbols}
+        running = Pipeline.start(stack, Containers(stack, stack.home.parent / "containers"), **feed)
+        cleanup.callback(running.stop)
+        if way == "usual":
+            create_usual_tables(settings)
+            for task in ("live_ticks", "live_bars"):
+                arm = Arm.start("benchmarks.arms.usual", os.environ, stack.home.parent / f"{task}.log")
+                cleanup.callback(arm.stop)
+                arm.do(task, settings.kafka_topic)
+        yield running
+
+
+def measure(running: Pipeline, settings: Settings, way: str, feed: Feed) -> dict[str, Any]:
+    """stored: the share of the trades that were due within the time; row and bar: percentiles of those, in seconds;
+    processor: of ours the share of one that each part used meanwhile.
+    """
+    stack, rate = running.stack, feed.rate
+    recording = stack.home.parent / f"{rate}.csv"
+    Market(rate * 20, SYMBOLS, time.time_ns() // 1_000_000).frame().to_csv(recording, index=False)
+    tick_table, bar_table = TABLES[way]
+    conninfo, since = settings.conninfo("owner"), datetime.now(UTC)
+    simulator = stack.start("simulate", "--trades", str(recording), "--rate", str(rate), "--port", str(feed.port))
+    try:
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            arrived = SQL("SELECT max(event_time) > %s FROM {}").format(table(tick_table))
+            eventually(lambda: connection.execute(arrived, [since]).fetchall() == [(True,)], START)
+            with BarWatch(conninfo, bar_table) as watch:
+                time.sleep(feed.warm_up)
+                begin, before = datetime.now(UTC), used(running) if way == "ours" else {}
+                time.sleep(feed.seconds)
+                end, after = datetime.now(UTC), used(running) if way == "ours" else {}
+                time.sleep(SETTLE)
+            order = Identifier("seq" if way == "ours" else "event_time")
+            statement = SQL(ROWS).format(table(tick_table), order)
+            found = connection.execute(statement, [begin.replace(second=0, microsecond=0), end]).fetchall()
+    finally:
+        simulator.terminate()
+        simulator.wait(30)
+        stack.started.remove(simulator)
+    rows = pd.DataFrame(found, columns=["symbol", "event_time", "latency"])
+    trades = with_bars(rows, watch.versions())
+    trades = trades[trades["event_time"] >= begin]
+    to_bar = (trades["committed_at"].fillna(end + timedelta(seconds=SETTLE)) - trades["event_time"]).dt.total_seconds()
+    elapsed = (end - begin).total_seconds()
+    return {
+        "stored": round(len(trades) / (rate * elapsed), 3),
+        "row": percentiles(trades["latency"]),
+        "bar": percentiles(to_bar),
+        "processor": {part: round((after[part] - before[part]) / elapsed, 3) for part in after},
+    }

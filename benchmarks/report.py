@@ -1,0 +1,173 @@
+"""The results of `make bench`: as JSON, as Markdown tables and as pictures."""
+
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import psutil
+
+from stock_pipeline.local.stack import components
+from stock_pipeline.settings import Settings
+
+FOLDER = Path(__file__).parent / "results"
+
+PACKAGES = ("pyspark", "numba", "pyarrow", "pgpq", "psycopg", "confluent-kafka", "fastavro", "dagster")
+
+
+def circumstances(settings: Settings) -> dict[str, Any]:
+    """When, on what, and with which versions; the embedded stack is up."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = {line.partition(": ")[2] for line in lines if line.startswith("model name")}
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processors": f"{psutil.cpu_count()} x {', '.join(models) or platform.machine()}",
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+            **{part.name: part.version() for part in components(settings)},
+        },
+    }
+
+
+def write(results: Mapping[str, Any]) -> None:
+    """Write latest.json, latest.md and the pictures."""
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "latest.json").write_text(json.dumps(results, indent=2) + "\n")
+    lines = [
+        line
+        for name, lines_of in TABLES.items()
+        if name in results
+        for line in (f"{name}: {described(results['run'][name])}", "", *lines_of(results[name]))
+    ]
+    (FOLDER / "latest.md").write_text("\n".join(lines) + "\n")
+    if "catch_up" in results:
+        draw_catch_up(results["catch_up"])
+    if "growth" in results:
+        draw_growth(results["growth"]["catch_up"])
+
+
+def described(run: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+    size = "quick; " if run["quick"] else ""
+    return f"{size}{run['date']}, {run['processors']}, {run['memory_gb']} GB; {versions}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    for cells in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(map(str, cells))} |"
+    yield ""
+
+
+def catch_up_table(found: Mapping[str, Any]) -> Iterator[str]:
+    rows = []
+    for task in ("ticks", "bars"):
+        for name, speed in found[task].items():
+            least, most = found["spread"][task][name]
+            rows.append(
+                [task, name, f"{speed:,.0f}", f"{least:,.0f} to {most:,.0f}", f"{found[task]['ours'] / speed:.2f}"]
+            )
+    yield from table(["catch-up", "way", "trades/s, median", "spread", "ours is times as fast"], rows)
+
+
+def latency_table(found: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        [
+            rate.removeprefix("r"),
+            way,
+            kind,
+            *(f"{seconds:.2f}" for seconds in figures[kind].values()),
+            f"{figures['stored']:.0%}",
+        ]
+        for rate, ways in found.items()
+        for way, figures in {"ours": ways, "usual": ways.get("usual")}.items()
+        if figures
+        for kind in ("row", "bar")
+    ]
+    yield from table(["trades/s", "way", "trade to", "p50, s", "p95", "p99", "stored 15 s later"], rows)
+    yield from processor_table(found)
+
+
+def processor_table(found: Mapping[str, Any]) -> Iterator[str]:
+    """What each part takes of a processor, and a line through that over the rates that all were stored of."""
+    kept = {int(rate.removeprefix("r")): ways["processor"] for rate, ways in found.items() if ways["stored"] > 0.98}
+    parts = [*next(iter(kept.values()), ()), "all"]
+    shares = {part: [sum(used.values()) if part == "all" else used[part] for used in kept.values()] for part in parts}
+    fits = {part: np.polyfit(list(kept), shares[part], 1) for part in parts} if len(kept) > 2 else {}
+    yield from table(
+        ["of one processor", *(f"{rate:,} trades/s" for rate in kept), "constant", "µs for a trade"],
+        [
+            [part, *(f"{share:.1%}" for share in shares[part])]
+            + ([f"{fits[part][1]:.1%}", f"{fits[part][0] * 1e6:.1f}"] if fits else ["", ""])
+            for part in parts
+        ],
+    )
+
+
+def growth_table(found: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        [name, f"{int(value):,}", f"{speeds['ticks']:,.0f}", f"{speeds['bars']:,.0f}"]
+        for name, curve in found["catch_up"].items()
+        for value, speeds in curve.items()
+    ]
+    yield from table(["catch-up by", "", "ticks/s", "bars: trades/s"], rows)
+    queries = found["queries"]
+    sizes = list(queries)
+    rows = [[query, *(f"{queries[size][query]['ms']:.1f}" for size in sizes)] for query in queries[sizes[0]]]
+    yield from table(["query, ms", *(f"{int(size):,} ticks" for size in sizes)], rows)
+
+
+def producer_table(found: Mapping[str, Any]) -> Iterator[str]:
+    yield from table(["trades in a frame", "trades/s"], [[size, f"{speed:,.0f}"] for size, speed in found.items()])
+
+
+def footprint_table(found: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        [load, part, f"{figures['MB']:,.0f}", f"{figures['processor']:.0%}"]
+        for load, parts in found.items()
+        for part, figures in parts.items()
+    ]
+    yield from table(["trades/s", "part", "MB", "of one processor"], rows)
+
+
+TABLES = {
+    "catch_up": catch_up_table,
+    "latency": latency_table,
+    "growth": growth_table,
+    "producer": producer_table,
+    "footprint": footprint_table,
+}
+
+
+def draw_catch_up(found: Mapping[str, Any]) -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.5), layout="constrained")
+    for axis, task in zip(axes, ("ticks", "bars"), strict=True):
+        names, speeds = list(found[task]), np.array(list(found[task].values()))
+        least, most = np.array([found["spread"][task][name] for name in names]).T
+        axis.barh(
+            names,
+            speeds,
+            xerr=(speeds - least, most - speeds),
+            color=["C0" if name == "ours" else "C7" for name in names],
+        )
+        axis.invert_yaxis()
+        axis.set(title=f"Catch-up of {task}", xlabel="trades per second")
+    figure.savefig(FOLDER / "catch_up.png", dpi=120)
+    plt.close(figure)
+
+
+def draw_growth(found: Mapping[str, Any]) -> None:
+    figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 3.5), layout="constrained", squeeze=False)
+    for axis, (name, curve) in zip(axes[0], found.items(), strict=True):
+        for task in ("ticks", "bars"):
+            axis.plot([int(value) for value in curve], [speeds[task] for speeds in curve.values()], "o-", label=task)
+        axis.set(title=f"Catch-up by {name}", xscale="log", ylim=(0, None), ylabel="trades per second")
+        axis.legend()
+    figure.savefig(FOLDER / "growth.png", dpi=120)
+    plt.close(figure)
