@@ -7,17 +7,16 @@ both have committed it. A stack of its own is started in a temporary folder, and
 """
 
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 
+from benchmarks.stack import own_stack
 from stock_pipeline.ingest.trade import encode
 from stock_pipeline.settings import load_settings
 from stock_pipeline_tests.compose.containers import Containers
-from stock_pipeline_tests.conftest import Stack, eventually, on_free_ports
+from stock_pipeline_tests.conftest import Stack, eventually
 from stock_pipeline_tests.messages import trade
 
 SYMBOLS = 50
@@ -71,10 +70,8 @@ def streams(stack: Stack, changes: Mapping[str, str]) -> Iterator[None]:
 
 def main() -> None:
     trades, rounds = (*map(int, sys.argv[1:]), *(1_000_000, 3)[len(sys.argv) - 1 :])
-    with tempfile.TemporaryDirectory() as folder:
-        stack = on_free_ports(Path(folder) / "home")
-        containers = Containers(stack, Path(folder) / "containers")
-        assert stack.command("up").returncode == 0
+    with own_stack() as stack:
+        containers = Containers(stack, stack.home.parent / "containers")
         try:
             modes = {"local[2]": {"SPARK_MASTER": "local[2]"}, "cluster": containers.start_cluster()}
             taken: dict[str, list[float]] = {mode: [] for mode in modes}
@@ -92,7 +89,6 @@ def main() -> None:
             print(f"{trades:,} trades: time on the cluster / in local mode, of medians: {ratio:.2f}")
         finally:
             containers.kill()
-            assert stack.command("down", "--wipe").returncode == 0
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import pandas as pd
 
 from benchmarks.market import Market
 from benchmarks.memory_limits import megabytes
-from benchmarks.parts import families, used
+from benchmarks.parts import used
 from stock_pipeline_tests.compose.containers import Containers
 from stock_pipeline_tests.conftest import Stack, free_port
+from stock_pipeline_tests.faults.faults import processes_by_part
 from stock_pipeline_tests.faults.pipeline import Pipeline
 
 SYMBOLS = 50
@@ -41,7 +42,7 @@ def measure(stack: Stack, rate: int) -> pd.DataFrame:
         before, began = used(pipeline), time.monotonic()
         samples = []
         while time.monotonic() - began < DURATION:
-            samples.append({part: sum(map(megabytes, family)) for part, family in families(pipeline).items()})
+            samples.append({part: sum(map(megabytes, family)) for part, family in processes_by_part(pipeline).items()})
             time.sleep(5)
         after, elapsed = used(pipeline), time.monotonic() - began
     finally:

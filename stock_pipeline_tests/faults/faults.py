@@ -39,6 +39,16 @@ Find = Callable[[random.Random], list[psutil.Process]]
 """Gives a process and all that it started."""
 
 
+def processes_by_part(pipeline: Pipeline) -> dict[str, list[psutil.Process]]:
+    """The processes of each part, and of `run` itself; each process once."""
+    seen: set[int] = set()
+    found = {}
+    for part in (*PARTS, "run"):
+        found[part] = [process for process in pipeline.family(part) if process.pid not in seen]
+        seen |= {process.pid for process in found[part]}
+    return found
+
+
 @dataclass(frozen=True)
 class Fault:
     """

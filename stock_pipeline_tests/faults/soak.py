@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from stock_pipeline_tests.faults.faults import PARTS
+from stock_pipeline_tests.faults.faults import processes_by_part
 from stock_pipeline_tests.faults.market import Numbered
 from stock_pipeline_tests.faults.pipeline import Pipeline
 from stock_pipeline_tests.faults.run import RATE, START, close_of_trading, own_folder, trading
@@ -43,12 +43,8 @@ def megabytes(process: psutil.Process) -> float:
 
 def sample(pipeline: Pipeline, temporary: Path) -> Iterator[tuple[tuple[str, str], float]]:
     """What there is now of each figure of each process, and of temporary files."""
-    seen = set()
-    for part in (*PARTS, "run"):
-        for process in pipeline.family(part):
-            if process.pid in seen:
-                continue
-            seen.add(process.pid)
+    for part, processes in processes_by_part(pipeline).items():
+        for process in processes:
             with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
                 name = f"{part}: {process.name()} {process.pid}"
                 yield (name, "MB"), megabytes(process)
