@@ -74,4 +74,5 @@ class Market:
     def _messages(self) -> Iterator[list[Trade]]:
         rows = self.frame().to_dict("records")
         for begin in range(0, self.trades, IN_A_MESSAGE):
-            yield [{**row, "c": None} for row in rows[begin : begin + IN_A_MESSAGE]]  # type: ignore[typeddict-item]
+            some = rows[begin : begin + IN_A_MESSAGE]
+            yield [Trade(s=row["s"], p=row["p"], t=row["t"], v=row["v"], c=None) for row in some]

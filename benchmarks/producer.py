@@ -65,7 +65,8 @@ def measure(stack: Stack, trades: int, size: int, topic: str) -> float:
         topic: a new one.
     """
     market = Market(trades, 50, time.time_ns() // 1_000_000)
-    blast = Blast(frames(market, size))
+    sent = frames(market, size)
+    blast = Blast(sent)
     consumer = Consumer({"bootstrap.servers": stack.kafka, "group.id": "benchmark"})
 
     def acknowledged() -> int:
@@ -76,7 +77,7 @@ def measure(stack: Stack, trades: int, size: int, topic: str) -> float:
     feed = {"FINNHUB_URL": f"ws://127.0.0.1:{blast.port}", "FINNHUB_TOKEN": "benchmark", "SYMBOLS": symbols}
     stack.start("produce", KAFKA_TOPIC=topic, **feed)
     try:
-        messages = sum(len({trade["s"] for trade in json.loads(frame)["data"]}) for frame in blast._frames)
+        messages = sum(len({trade["s"] for trade in json.loads(frame)["data"]}) for frame in sent)
         eventually(lambda: blast.began and acknowledged() >= messages, PATIENCE, POLL)
         seconds = time.perf_counter() - blast.began
     finally:
