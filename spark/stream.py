@@ -151,7 +151,7 @@ class Progress:
     def _news(self, query: StreamingQuery) -> list[dict[str, Any]]:
         """What Spark tells of the batches since the last call, the oldest first."""
         news: list[dict[str, Any]] = []
-        # PySpark's own `recentProgress` would fetch all 100 each time, a tenth of a processor.
+        # PySpark's own `recentProgress` would fetch and parse all 100 that Spark keeps each time.
         for batch in reversed(query._jsq.recentProgress()):
             progress = json.loads(batch.json())
             # The time when the batch began: unlike its number, it does not start again with another query.
