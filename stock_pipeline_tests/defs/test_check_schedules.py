@@ -11,7 +11,8 @@ from stock_pipeline.defs.quality.checks import check_tables
 
 def tick(instance: DagsterInstance, later: timedelta) -> RunRequest | SkipReason:
     time = datetime.now(UTC) + later
-    return check_tables(build_schedule_context(instance, scheduled_execution_time=time))
+    with build_schedule_context(instance, scheduled_execution_time=time) as context:
+        return check_tables(context)
 
 
 def test_tables_are_checked_at_the_first_tick_of_a_new_installation():

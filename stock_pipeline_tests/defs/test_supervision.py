@@ -30,7 +30,8 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dagste
 
 
 def tick(instance: DagsterInstance) -> RunRequest | SkipReason:
-    return keep_producer_running(build_sensor_context(instance))
+    with build_sensor_context(instance) as context:
+        return keep_producer_running(context)
 
 
 def add_run(instance: DagsterInstance, status: DagsterRunStatus) -> str:

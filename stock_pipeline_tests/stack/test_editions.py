@@ -311,7 +311,8 @@ def test_timescaledb_has_its_own_opinion_of_a_bar(old: Edition, timescale: Times
 
 def test_old_ticks_are_dropped_by_the_database_or_by_dagster(old: Edition, timescale: TimescaleResource):
     bars = old.stored()
-    tick = drop_old_ticks_daily(build_schedule_context(resources={"timescale": timescale}))
+    with build_schedule_context(resources={"timescale": timescale}) as context:
+        tick = drop_old_ticks_daily(context)
     with DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
         for days, kept in ((30, len(old.trades)), (18, 0)):
             if old.is_community:

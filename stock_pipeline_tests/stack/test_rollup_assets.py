@@ -158,7 +158,8 @@ def test_a_refresh_reports_another_day_that_it_changes(connection: psycopg.Conne
 
 def tick(instance: DagsterInstance, time: datetime) -> RunRequest | SkipReason:
     resources = {"timescale": TimescaleResource(db_url=load_settings().db_url)}
-    return refresh_rollups(build_schedule_context(instance, scheduled_execution_time=time, resources=resources))
+    with build_schedule_context(instance, scheduled_execution_time=time, resources=resources) as context:
+        return refresh_rollups(context)
 
 
 @pytest.fixture
