@@ -83,6 +83,8 @@ def _rehearse(archive: str, home: str) -> None:
     from spark.eligibility import Eligibility
     from spark.ohlcv_streaming import build_bars
     from spark.session import create_session
+    from spark.stream import start_query
+    from spark.tick_streaming import ignore
     from spark.topic import RECORD
 
     # In this JVM, whatever runs the streams: executors are given its options, and would write to the same file.
@@ -91,12 +93,9 @@ def _rehearse(archive: str, home: str) -> None:
     records = _made_up_records(spark, settings)
     bars = build_bars(records, Eligibility(["3"], ["3"], ["16"], ["24"]))
 
-    def write(batch: DataFrame, _batch_id: int) -> None:
-        batch.mapInArrow(lambda batches: batches, batch.schema).collect()
-
     for name, frame, mode in (("ticks", records.select(*RECORD), "append"), ("bars", bars, "update")):
-        writer = frame.writeStream.outputMode(mode).foreachBatch(write)
-        query = writer.option("checkpointLocation", (Path(home) / name).as_uri()).start()
+        written = frame.mapInArrow(lambda batches: batches, frame.schema)
+        query = start_query(written, settings, name, ignore, available_now=False, mode=mode)
         deadline = time.monotonic() + REHEARSAL
         while len(query.recentProgress) < BATCHES and time.monotonic() < deadline:
             query.awaitTermination(timeout=1)

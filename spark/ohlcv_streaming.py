@@ -52,14 +52,10 @@ def start(
         available_now: end when all that the topic holds now is committed.
         report: gets what each batch wrote.
     """
-    portable = settings.with_passwords()
     records = read_topic(spark, settings, starting_offsets(settings, NAME, replay_seconds=FINAL_AFTER))
     bars = build_bars(records, load_eligibility(settings))
-
-    def write(batch: DataFrame, _batch_id: int) -> None:
-        report(write_bars(batch, portable))
-
-    return start_query(bars, settings, NAME, write, available_now, mode="update")
+    written = write_bars(bars, settings.with_passwords())
+    return start_query(written, settings, NAME, report, available_now, mode="update")
 
 
 OHLCV_STREAM = Stream(NAME, start, tidy=settle_bars)

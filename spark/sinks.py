@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pgpq import ArrowToPostgresBinaryEncoder
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 
 from spark.topic import RECORD
 from spark.trades import REJECTED, Choice, place_of, read_trades
@@ -53,11 +53,11 @@ WRITTEN = "rows long, rejected long, latencies array<double>"
 """Schema of a sink's report, a row for each chunk: rows written, rows rejected, seconds from receipt to commit."""
 
 
-def write_ticks(records: DataFrame, settings: Settings) -> list[Row]:
+def write_ticks(records: DataFrame, settings: Settings) -> DataFrame:
     """Write the trades in Kafka records to tick_data and everything else to the dead-letter topic.
 
     Returns:
-        One row of WRITTEN for each chunk.
+        One row of WRITTEN for each chunk; it is written when the row is asked for.
     """
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -79,18 +79,18 @@ def write_ticks(records: DataFrame, settings: Settings) -> list[Row]:
             yield _report(kept["received_at"], rejected)
             rejected = 0
 
-    return records.select(*RECORD).mapInArrow(write, WRITTEN).collect()
+    return records.select(*RECORD).mapInArrow(write, WRITTEN)
 
 
-def write_bars(bars: DataFrame, settings: Settings) -> list[Row]:
-    """Write bars to ohlcv_data; one row of WRITTEN for each chunk."""
+def write_bars(bars: DataFrame, settings: Settings) -> DataFrame:
+    """Write bars to ohlcv_data; one row of WRITTEN for each chunk, which is written when the row is asked for."""
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in _chunks(map(_as_table, batches)):
             _in_transaction(settings, partial(_upsert_bars, chunk))
             yield _report(chunk["newest_receipt"], 0)
 
-    return bars.mapInArrow(write, WRITTEN).collect()
+    return bars.mapInArrow(write, WRITTEN)
 
 
 def stage_ticks(records: DataFrame, choose: Choice, settings: Settings) -> int:

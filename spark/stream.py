@@ -59,15 +59,24 @@ class Stream:
 
 
 def start_query(
-    rows: DataFrame,
+    written: DataFrame,
     settings: Settings,
     name: str,
-    write: Callable[[DataFrame, int], None],
+    report: Report,
     available_now: bool,
     mode: str = "append",
 ) -> StreamingQuery:
-    """Begin a query that hands each batch to `write`, at least once."""
-    writer = rows.writeStream.queryName(name).outputMode(mode).foreachBatch(write)
+    """Begin a query that has each batch written, at least once, and reports it.
+
+    Args:
+        written: what a sink returns. It is part of the streaming query, so that only its rows are asked for with each
+            batch: planning a second query there would cost more than a small batch itself.
+    """
+
+    def write(batch: DataFrame, _batch_id: int) -> None:
+        report(batch.collect())
+
+    writer = written.writeStream.queryName(name).outputMode(mode).foreachBatch(write)
     writer = writer.option("checkpointLocation", checkpoint_folder(settings, name).as_uri())
     writer = writer.trigger(availableNow=True) if available_now else writer.trigger(processingTime=TRIGGER)
     return writer.start()

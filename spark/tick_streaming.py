@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from spark.offsets import starting_offsets
@@ -29,13 +29,8 @@ def start(
         available_now: end when all that the topic holds now is committed.
         report: gets what each batch wrote.
     """
-    portable = settings.with_passwords()
     records = read_topic(spark, settings, starting_offsets(settings, NAME))
-
-    def write(batch: DataFrame, _batch_id: int) -> None:
-        report(write_ticks(batch, portable))
-
-    return start_query(records, settings, NAME, write, available_now)
+    return start_query(write_ticks(records, settings.with_passwords()), settings, NAME, report, available_now)
 
 
 TICK_STREAM = Stream(NAME, start)
