@@ -83,8 +83,7 @@ def _rehearse(archive: str, home: str) -> None:
     from spark.eligibility import Eligibility
     from spark.ohlcv_streaming import build_bars
     from spark.session import create_session
-    from spark.stream import start_query
-    from spark.tick_streaming import ignore
+    from spark.stream import ignore, start_query
     from spark.topic import RECORD
 
     # In this JVM, whatever runs the streams: executors are given its options, and would write to the same file.

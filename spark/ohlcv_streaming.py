@@ -11,8 +11,7 @@ from spark.bars import PARTS, make_parts, merge_parts
 from spark.eligibility import Eligibility, load_eligibility
 from spark.offsets import starting_offsets
 from spark.sinks import write_bars
-from spark.stream import Report, Stream, run_stream, start_query
-from spark.tick_streaming import ignore
+from spark.stream import Report, Stream, ignore, run_stream, start_query
 from spark.topic import RECORD, read_topic
 from spark.trades import Choice, all_of, read_trades
 from stock_pipeline.bars.restatement import settle_bars

@@ -69,7 +69,7 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         # Else each store's write buffers grow for a day, the length of the watermark.
         "spark.sql.streaming.stateStore.rocksdb.boundedMemoryUsage": "true",
         "spark.sql.streaming.stateStore.rocksdb.maxMemoryUsageMB": "64",
-        # Hadoop's file system has its own of every file already.
+        # Hadoop's file system writes a checksum of every file already.
         "spark.sql.streaming.checkpoint.fileChecksum.enabled": "false",
         # In update mode a batch without data would write nothing.
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",

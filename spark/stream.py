@@ -47,6 +47,10 @@ Report = Callable[[Sequence[Row]], None]
 """Takes what a sink wrote: rows of spark.sinks.WRITTEN."""
 
 
+def ignore(_written: Sequence[Row]) -> None:
+    """A report that nobody wants."""
+
+
 @dataclass(frozen=True)
 class Stream:
     """One stream. `start(spark, settings, available_now, report)` begins the query."""
@@ -70,7 +74,7 @@ def start_query(
 
     Args:
         written: what a sink returns. It is part of the streaming query, so that only its rows are asked for with each
-            batch: planning a second query there would cost more than a small batch itself.
+            batch: a second query, planned each time, took a fifth of a small batch's processor time.
     """
 
     def write(batch: DataFrame, _batch_id: int) -> None:

@@ -1,23 +1,18 @@
 """The tick stream: every trade of the topic into tick_data, everything else into the dead-letter topic."""
 
 import sys
-from collections.abc import Sequence
 
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from spark.offsets import starting_offsets
 from spark.sinks import write_ticks
-from spark.stream import Report, Stream, run_stream, start_query
+from spark.stream import Report, Stream, ignore, run_stream, start_query
 from spark.topic import read_topic
 from stock_pipeline.services.service import ServiceName
 from stock_pipeline.settings import Settings, load_settings
 
 NAME: ServiceName = "tick-stream"
-
-
-def ignore(_written: Sequence[Row]) -> None:
-    """A report that nobody wants."""
 
 
 def start(

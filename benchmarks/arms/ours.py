@@ -10,8 +10,8 @@ from benchmarks.arm import serve
 from spark.offsets import checkpoint_folder
 from spark.ohlcv_streaming import OHLCV_STREAM
 from spark.session import create_session
-from spark.stream import Stream
-from spark.tick_streaming import TICK_STREAM, ignore
+from spark.stream import Stream, ignore
+from spark.tick_streaming import TICK_STREAM
 from spark.topic import RECORD, read_topic
 from spark.trades import read_trades
 from stock_pipeline.settings import load_settings
