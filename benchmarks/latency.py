@@ -112,7 +112,10 @@ def with_bars(rows: pd.DataFrame, versions: pd.DataFrame) -> pd.DataFrame:
     """
     minute = rows["event_time"].dt.floor("min")
     trades = rows.assign(minute=minute, ticks=rows.groupby(["symbol", minute]).cumcount() + 1)
-    versions, key = versions.sort_values("ticks"), ["symbol", "minute"]
+    key = ["symbol", "minute"]
+    # Where nobody saw a version, pandas cannot tell of what types they are.
+    types = {**trades.dtypes[[*key, "ticks"]], "committed_at": trades["event_time"].dtype}
+    versions = versions.astype(types).sort_values("ticks")
     return pd.merge_asof(trades.sort_values("ticks"), versions, on="ticks", by=key, direction="forward")
 
 
