@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from statistics import median
 
 from benchmarks.stack import own_stack
-from stock_pipeline.ingest.trade import encode
-from stock_pipeline.settings import load_settings
+from stock_pipeline.ingest.message import encode
 from stock_pipeline_tests.compose.containers import Containers
 from stock_pipeline_tests.conftest import Stack, eventually
 from stock_pipeline_tests.messages import trade
@@ -27,10 +26,9 @@ BACKLOGS = 3
 
 def messages(trades: int) -> list[list[bytes]]:
     """For each partition its messages, of the last 50 seconds."""
-    schema, now = load_settings().avro_schema, time.time_ns() // 1_000_000
+    now = time.time_ns() // 1_000_000
     made = [
         encode(
-            schema,
             [
                 trade(f"BINANCE:S{number % SYMBOLS}", p=100 + number % 1000 / 100, t=now - number % 50_000)
                 for number in range(begin, begin + IN_A_MESSAGE)

@@ -13,8 +13,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from stock_pipeline.ingest.message import Trade, encode
 from stock_pipeline.ingest.topics import client_settings
-from stock_pipeline.ingest.trade import Trade, encode
 from stock_pipeline.settings import Settings
 
 IN_A_MESSAGE = 8
@@ -62,7 +62,7 @@ class Market:
         created.result()
         producer = Producer({**client_settings(settings), "linger.ms": 50, "compression.type": "lz4"})
         for trades in self._messages():
-            value, received = encode(settings.avro_schema, trades), trades[-1]["t"] + DELAY
+            value, received = encode(trades), trades[-1]["t"] + DELAY
             while True:
                 try:
                     producer.produce(topic, value, trades[0]["s"].encode(), timestamp=received)

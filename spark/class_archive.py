@@ -19,7 +19,7 @@ from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from stock_pipeline.ingest.trade import Trade, encode
+from stock_pipeline.ingest.message import Trade, encode
 from stock_pipeline.local.downloads import console, find_java, jars
 from stock_pipeline.services.lock import hold
 from stock_pipeline.settings import Settings
@@ -89,7 +89,7 @@ def _rehearse(archive: str, home: str) -> None:
     # In this JVM, whatever runs the streams: executors are given its options, and would write to the same file.
     settings = Settings(stock_pipeline_home=home, spark_master="local[2]")
     spark = create_session(settings, "rehearsal", f'-XX:ArchiveClassesAtExit="{archive}"')
-    records = _made_up_records(spark, settings)
+    records = _made_up_records(spark)
     bars = build_bars(records, Eligibility(["3"], ["3"], ["16"], ["24"]))
 
     for name, frame, mode in (("ticks", records.select(*RECORD), "append"), ("bars", bars, "update")):
@@ -108,10 +108,10 @@ def _rehearse(archive: str, home: str) -> None:
     process.wait(timeout=PATIENCE)
 
 
-def _made_up_records(spark: SparkSession, settings: Settings) -> DataFrame:
+def _made_up_records(spark: SparkSession) -> DataFrame:
     """A stream that looks like the topic's."""
     trade: Trade = {"s": "A", "p": 1.0, "t": 1_700_000_000_000, "v": 1.0, "c": ["1"]}
-    value = encode(settings.avro_schema, [trade])
+    value = encode([trade])
     rate = spark.readStream.format("rate-micro-batch").option("rowsPerBatch", 100).load()
     return rate.select(
         F.lit(bytearray(value)).alias("value"),

@@ -26,8 +26,8 @@ from spark.topic import RECORD
 from spark.trades import REJECTED, Choice, place_of, read_trades
 from stock_pipeline.bars.restatement import say_cause
 from stock_pipeline.database import ANY_NUMBER_OF_ROWS, until_available
+from stock_pipeline.ingest.message import Trade, encode
 from stock_pipeline.ingest.topics import client_settings
-from stock_pipeline.ingest.trade import Trade, encode
 from stock_pipeline.market.instruments import instrument
 from stock_pipeline.settings import Settings
 from stock_pipeline.sql_files import fetch_value, load_sql
@@ -186,7 +186,7 @@ def _part_dropped(trades: pa.Table, settings: Settings) -> tuple[pa.Table, pa.Ta
     rejected = [
         {
             "reason": reason,
-            "value": encode(settings.avro_schema, [_as_trade(row)]),
+            "value": encode([_as_trade(row)]),
             "topic": settings.kafka_topic,
             **place_of(row["seq"]),
             "received_at": row["received_at"],

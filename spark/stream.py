@@ -6,6 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import quantiles
@@ -119,6 +120,7 @@ class Progress:
         self._lag_records = 0
         self._newest_receipt = time.time()
         self._moved = time.monotonic()
+        self._connection: psycopg.Connection | None = None
 
     def follow(self, topic: str) -> None:
         """Write down offsets of this topic from now on: one that was deleted and created again has another id."""
@@ -226,12 +228,19 @@ class Progress:
     def _execute(self, statement: str, values: dict[str, Any]) -> bool:
         """Whether it worked: while the database is away, the next call writes what is newest then."""
         try:
-            with psycopg.connect(self._settings.conninfo("writer")) as connection:
-                connection.execute(load_sql(statement), values)
+            if self._connection is None or self._connection.closed:
+                # Kept: a new one takes a hundredth of a processor each second.
+                self._connection = psycopg.connect(self._settings.conninfo("writer"), autocommit=True)
+            self._connection.execute(load_sql(statement), values)
         except psycopg.OperationalError as error:
             log.warning("%s: %s left out, the database is away: %s", self._service.name, statement, first_line(error))
             return False
         return True
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if self._connection is not None:
+            self._connection.close()
 
 
 def run_stream(stream: Stream, settings: Settings, available_now: bool = False) -> None:
@@ -253,7 +262,8 @@ def run_stream(stream: Stream, settings: Settings, available_now: bool = False) 
         spark.sparkContext.setLogLevel("ERROR")
         service.links["spark_ui"] = spark.sparkContext.uiWebUrl or ""
         try:
-            _keep_running(stream, spark, settings, service, Progress(service, settings, topic), available_now)
+            with closing(Progress(service, settings, topic)) as progress:
+                _keep_running(stream, spark, settings, service, progress, available_now)
         finally:
             spark.stop()
 

@@ -190,6 +190,11 @@ class Settings(BaseSettings):
             raise ValueError("kafka_ssl_certificate: it and kafka_ssl_key need each other")
         return self
 
+    @model_validator(mode="after")
+    def _check_schema(self) -> Self:
+        _ = self.avro_schema
+        return self
+
     @field_validator("home", "grafana_home")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:

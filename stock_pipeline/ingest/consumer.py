@@ -6,8 +6,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stock_pipeline.errors import NotATrade
+from stock_pipeline.ingest.message import decode
 from stock_pipeline.ingest.topics import client_settings, partitions, until_reachable
-from stock_pipeline.ingest.trade import decode
 from stock_pipeline.settings import Settings
 
 OFFSET_BEGINNING, OFFSET_END = -2, -1

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from fastavro import parse_schema
-
 from stock_pipeline.errors import SettingsError, SpoolFull
 from stock_pipeline.ingest.finnhub import FinnhubClient
 from stock_pipeline.ingest.gaps import FeedWatch, GapJournal, journal_path, tell_gaps
@@ -41,8 +39,6 @@ class TradeProducer:
 
     def __init__(self, settings: Settings, service: Service, watch: FeedWatch, spool: Spool, sender: Sender) -> None:
         self._settings = settings
-        # Else fastavro parses it again for each message.
-        self._schema = parse_schema(settings.avro_schema)
         self._service = service
         self._watch = watch
         self._spool = spool
@@ -51,7 +47,7 @@ class TradeProducer:
     def handle(self, raw: bytes, received_ms: int) -> int | None:
         """Take in one frame; gives the time of its newest trade, UNIX milliseconds, None where there is none."""
         counts = self._service.counts
-        frame = read_frame(self._schema, raw, received_ms)
+        frame = read_frame(raw, received_ms)
         if frame.control is not None and frame.control["type"] == "error":
             counts["errors"] += 1
             text = str(frame.control.get("msg"))

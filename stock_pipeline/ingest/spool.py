@@ -69,7 +69,7 @@ class Spool:
         Raises:
             SpoolFull: the limit or the disk leaves no room.
         """
-        rows = [(r.topic, r.key, r.value, r.received_ms, json.dumps(r.headers)) for r in records]
+        rows = [(r.topic, r.key, r.value, r.received_ms, json.dumps(r.headers) if r.headers else "{}") for r in records]
         try:
             with self._transaction():
                 self._file.executemany(

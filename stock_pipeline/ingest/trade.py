@@ -1,18 +1,15 @@
-"""What a trade is, what a Kafka message is, and how a frame of Finnhub becomes messages.
+"""Which elements of a frame of Finnhub are trades, and how it becomes messages.
 
 Protocol: Finnhub's WebSocket documentation, "Trades".
 """
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, TypeGuard
-
-import fastavro
-from fastavro.types import Schema
+from typing import Any, TypeGuard
 
 from stock_pipeline.errors import NotATrade
+from stock_pipeline.ingest.message import Trade, encode
 
 EARLIEST_TIME = 631_152_000_000
 """1 January 1990, UNIX milliseconds: no trade of Finnhub is older."""
@@ -29,16 +26,6 @@ MAX_TRADES_PER_MESSAGE = 4095
 """The index in a message has 12 bits in a trade's seq."""
 
 CONTROL_TYPES = ("ping", "error")
-
-
-class Trade(TypedDict):
-    """One trade, in Finnhub's field names."""
-
-    s: str
-    p: float
-    t: int
-    v: float
-    c: list[str] | None
 
 
 @dataclass(frozen=True)
@@ -117,28 +104,7 @@ def _number(name: str, value: object) -> float:
         raise NotATrade(f"{name} is not a finite number") from error
 
 
-def encode(schema: Schema, trades: Sequence[Trade]) -> bytes:
-    """A Kafka message: Avro without container or registry."""
-    target = io.BytesIO()
-    fastavro.schemaless_writer(target, schema, {"type": "trade", "data": trades})
-    return target.getvalue()
-
-
-def decode(schema: Schema, value: bytes) -> dict[str, Any]:
-    """The record in a Kafka message.
-
-    Raises:
-        NotATrade: the bytes are not such a record.
-    """
-    try:
-        record = fastavro.schemaless_reader(io.BytesIO(value), schema, None)
-    except (EOFError, ValueError, IndexError, OverflowError, MemoryError) as error:
-        raise NotATrade(f"not Avro of this schema: {error}") from error
-    assert isinstance(record, dict)
-    return record
-
-
-def read_frame(schema: Schema, raw: bytes, received_ms: int) -> Frame:
+def read_frame(raw: bytes, received_ms: int) -> Frame:
     """Split a frame into a message for each symbol, and what is no trade.
 
     The trades of a symbol keep their order. More than a message may hold become several messages.
@@ -163,11 +129,11 @@ def read_frame(schema: Schema, raw: bytes, received_ms: int) -> Frame:
             rejected.append(Rejected(json.dumps(element).encode(), str(error)))
         else:
             by_symbol.setdefault(trade["s"], []).append(trade)
-    messages = [message for symbol, trades in by_symbol.items() for message in _messages(schema, symbol, trades)]
+    messages = [message for symbol, trades in by_symbol.items() for message in _messages(symbol, trades)]
     return Frame(messages=messages, rejected=rejected)
 
 
-def _messages(schema: Schema, symbol: str, trades: Sequence[Trade]) -> Iterator[Message]:
+def _messages(symbol: str, trades: Sequence[Trade]) -> Iterator[Message]:
     for start in range(0, len(trades), MAX_TRADES_PER_MESSAGE):
         part = trades[start : start + MAX_TRADES_PER_MESSAGE]
-        yield Message(symbol, encode(schema, part), len(part), max(trade["t"] for trade in part))
+        yield Message(symbol, encode(part), len(part), max(trade["t"] for trade in part))
