@@ -21,7 +21,7 @@ ROUNDS, QUICK_ROUNDS = 5, 2
 
 RATES = (100, 1_000, 5_000)
 
-MORE = (10_000, 20_000, 40_000)
+MORE = (10_000, 20_000, 40_000, 60_000, 80_000)
 """Trades a second at which two cores end; ours alone, for a shorter time."""
 
 FINNHUB_RATE = 57
@@ -67,8 +67,8 @@ def measure_producer(_quick: bool) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     with own_stack() as stack:
         for number in range(ROUNDS + 1):
-            for size in producer.FRAME_SIZES:
-                speed = producer.measure(stack, 200_000, size, f"producer-{size}-{number}")
+            for size, trades in producer.TRADES.items():
+                speed = producer.measure(stack, trades, size, f"producer-{size}-{number}")
                 print(f"producer, {size} trades in a frame: {speed:,.0f} trades/s", flush=True)
                 if number:
                     found.setdefault(str(size), []).append(speed)

@@ -14,8 +14,8 @@ from websockets.sync.server import Server, ServerConnection, serve
 from benchmarks.market import Market
 from stock_pipeline_tests.conftest import Stack, eventually, free_port
 
-FRAME_SIZES = (1, 10, 100)
-"""Trades in a frame."""
+TRADES = {1: 50_000, 10: 250_000, 100: 600_000}
+"""How many are sent with so many in a frame: about six seconds of each."""
 
 SETTLE = 3.0
 """Seconds for the producer to subscribe to all symbols."""

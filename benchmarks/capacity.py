@@ -1,0 +1,102 @@
+"""What processors a rate of trades takes, and which part ends first: the tables of docs/scaling.md, from latest.json.
+
+    .venv/bin/python -m benchmarks.capacity
+
+A part's work for a trade is measured where that part works as fast as it can, with nothing beside it: two processors,
+divided by the catch-up's trades a second. A bar's work is the slope of the bars' catch-up over the number of symbols. A
+batch's own work is measured live.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.growth import TRADES
+from benchmarks.market import RATE
+from benchmarks.report import FOLDER, table
+
+PROCESSORS = 2
+"""Of the machine that was measured."""
+
+SYMBOLS = (50, 500, 5_000, 50_000)
+RATES = (100, 1_000, 10_000, 100_000, 1_000_000)
+
+BATCHES = {"tick stream": 0.065, "ohlcv stream": 0.180}
+"""Seconds of a processor that a batch takes for itself, at one batch a second: measured live at 1,000 trades/s."""
+
+FILL = 0.7
+"""Of its processors that a machine gives to trades: the rest is Dagster's, Grafana's, compression's, and for bursts."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Seconds of a processor: of each part for a trade, and for a bar that a batch touches."""
+
+    parts: Mapping[str, float]
+    bar: float
+
+    @classmethod
+    def measured(cls, results: Mapping[str, Any]) -> "Work":
+        """From latest.json."""
+        catch_up, growth = results["catch_up"], results["growth"]["catch_up"]
+        highest = max(results["latency"], key=lambda name: int(name.removeprefix("r")))
+        copy = 1 / catch_up["ticks"]["limit"]
+        slope, trade = _bars(growth["symbols"])
+        parts = {
+            "producer": 1 / results["producer"]["100"],
+            "kafka": results["latency"][highest]["processor"]["kafka"] / int(highest.removeprefix("r")),
+            "tick stream": PROCESSORS / catch_up["ticks"]["ours"] - copy,
+            # One connection keeps one processor busy.
+            "TimescaleDB": copy,
+            "ohlcv stream": trade,
+        }
+        return cls(parts, slope)
+
+    def processors(self, symbols: int, rate: int, batch: float = 1.0) -> dict[str, float]:
+        """What each part takes with batches of so many seconds; `bars`: for the bars that they touch."""
+        used = {part: rate * seconds + BATCHES.get(part, 0.0) / batch for part, seconds in self.parts.items()}
+        touched = symbols * (1 - math.exp(-rate * batch / symbols))
+        return {**used, "bars": touched * self.bar / batch}
+
+
+def _bars(curve: Mapping[str, Mapping[str, float]]) -> tuple[float, float]:
+    """Seconds of a processor for a bar, and for a trade: a line through the catch-up with so many symbols."""
+    minutes = math.ceil(TRADES / RATE / 60)
+    bars_per_trade = [int(symbols) * minutes / TRADES for symbols in curve]
+    seconds = [PROCESSORS / speeds["bars"] for speeds in curve.values()]
+    slope, trade = np.polyfit(bars_per_trade, seconds, 1)
+    return float(slope), float(trade)
+
+
+def row(work: Work, symbols: int, rate: int) -> list[str]:
+    """What a rate takes, which part of it most, and with what it goes on where two processors do not do."""
+    used = work.processors(symbols, rate)
+    total = sum(used.values())
+    if total <= PROCESSORS * FILL:
+        first = goes_on = "–"
+    else:
+        first = max(used, key=lambda part: used[part])
+        streams = used["tick stream"] + used["ohlcv stream"] + used["bars"]
+        steps = [f"{math.ceil(total / FILL)} processors, {math.ceil(streams / FILL)} of them Spark's"]
+        if used["producer"] > FILL:
+            steps.append(f"{math.ceil(used['producer'] / FILL)} producers")
+        if used["bars"] > used["ohlcv stream"]:
+            steps.append(f"or batches of 10 s: bars {work.processors(symbols, rate, 10.0)['bars']:.1f}")
+        goes_on = "; ".join(steps)
+    return [f"{symbols:,}", f"{rate:,}", *(f"{share:.2f}" for share in used.values()), f"{total:.1f}", first, goes_on]
+
+
+def main() -> None:
+    work = Work.measured(json.loads((FOLDER / "latest.json").read_text()))
+    costs = [[part, f"{seconds * 1e6:.1f}"] for part, seconds in work.parts.items()]
+    print("\n".join(table(["part", "µs of a processor for a trade"], [*costs, ["a bar", f"{work.bar * 1e6:.1f}"]])))
+    head = ["symbols", "trades/s", *work.parts, "bars", "all", "most", "goes on with"]
+    print("\n".join(table(head, [row(work, symbols, rate) for symbols in SYMBOLS for rate in RATES])))
+
+
+if __name__ == "__main__":
+    main()
