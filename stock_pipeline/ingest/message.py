@@ -42,21 +42,26 @@ def encode(trades: Sequence[Trade]) -> bytes:
 
     A number that is not negative is written as its double, seven bits in a byte, the lowest first.
     """
-    parts = [_text("trade")]
-    if trades:
-        parts.append(_varint(2 * len(trades)))
-    for trade in trades:
-        time, conditions = trade["t"], trade["c"]
-        parts += (
+    return _text("trade") + _array([_trade(trade) for trade in trades])
+
+
+def _trade(trade: Trade) -> bytes:
+    time, conditions = trade["t"], trade["c"]
+    return b"".join(
+        (
             _text(trade["s"]),
             _double(trade["p"]),
             # Its upper bits are the same for eight seconds.
-            LOW_BITS[time & 8191] + _varint(time >> 13),
+            LOW_BITS[time & 8191],
+            _varint(time >> 13),
             _double(trade["v"]),
             NULL if conditions is None else _texts(tuple(conditions)),
         )
-    parts.append(END)
-    return b"".join(parts)
+    )
+
+
+def _array(items: Sequence[bytes]) -> bytes:
+    return b"".join((_varint(2 * len(items)), *items, END)) if items else END
 
 
 @lru_cache(KEPT)
@@ -76,9 +81,8 @@ def _text(text: str) -> bytes:
 
 @lru_cache(KEPT)
 def _texts(texts: tuple[str, ...]) -> bytes:
-    """The second branch of the union: an array."""
-    items = b"".join(map(_text, texts))
-    return ARRAY + (_varint(2 * len(texts)) + items if texts else b"") + END
+    """The second branch of the union."""
+    return ARRAY + _array([_text(text) for text in texts])
 
 
 def decode(schema: Schema, value: bytes) -> dict[str, Any]:

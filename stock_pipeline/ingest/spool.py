@@ -69,6 +69,7 @@ class Spool:
         Raises:
             SpoolFull: the limit or the disk leaves no room.
         """
+        # A trade's has none, and the feed waits for this.
         rows = [(r.topic, r.key, r.value, r.received_ms, json.dumps(r.headers) if r.headers else "{}") for r in records]
         try:
             with self._transaction():
