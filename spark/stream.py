@@ -80,6 +80,8 @@ def start_query(
 
     def write(batch: DataFrame, _batch_id: int) -> None:
         report(batch.collect())
+        # Collecting clears it; each step of the next batch would look for its caller in the stack.
+        batch.sparkSession.sparkContext.setLocalProperty("callSite.short", name)
 
     writer = written.writeStream.queryName(name).outputMode(mode).foreachBatch(write)
     writer = writer.option("checkpointLocation", checkpoint_folder(settings, name).as_uri())
