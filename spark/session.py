@@ -15,17 +15,17 @@ SHUFFLE_PARTITIONS = 2
 """Fixed by the first checkpoint of a stateful stream."""
 
 JVM = "-XX:+UseSerialGC -XX:MetaspaceSize=96m"
-"""Its heap follows what is in use. That of G1 grows to its limit where the processors are busy with other processes.
-Classes beyond 21 MB would be collected for."""
+"""Its heap follows what is in use; that of G1 grows to its limit where the processors are busy with other processes.
+With the default metaspace it would collect all of it once 21 MB of classes are loaded."""
 
 SMALL_JVM = f"{JVM} -XX:InitialHeapSize=192m -XX:TieredStopAtLevel=1"
 """For a JVM in a container and for executors, whose work with every trade is Python's, compiled by Numba: the quick
 compiler only, and a heap that begins smaller than with a 64th of the machine's memory."""
 
 LARGE_JVM = f"{JVM} -XX:InitialHeapSize=448m -Xmn256m"
-"""For a driver that works itself: both compilers, since it plans batch after batch, and room for what lives as long as a
-batch does. With 64 to 120 MB for that, a twentieth of the time was garbage collection, of all of the heap twice a minute.
-"""
+"""For a driver that works itself: both compilers, since it plans batch after batch, and room for what lives as long as
+a batch does. With 64 to 120 MB for that, garbage collection took a twentieth of the time, twice a minute of the whole
+heap."""
 
 MALLOC_ARENAS = "2"
 """glibc gives each of a JVM's threads memory of its own otherwise, and keeps what they return."""
