@@ -19,8 +19,9 @@ JVM = "-XX:+UseSerialGC -XX:MetaspaceSize=96m"
 With the default metaspace it would collect all of it once 21 MB of classes are loaded."""
 
 SMALL_JVM = f"{JVM} -XX:InitialHeapSize=192m -XX:TieredStopAtLevel=1"
-"""For a JVM in a container and for executors, whose work with every trade is Python's, compiled by Numba: the quick
-compiler only, and a heap that begins smaller than with a 64th of the machine's memory."""
+"""For a cluster's drivers and executors, whose memory containers bound: the quick compiler only, since what is done
+with every trade is Python's, compiled by Numba, and a heap that begins smaller than with a 64th of the machine's
+memory."""
 
 LARGE_JVM = f"{JVM} -XX:InitialHeapSize=448m -Xmn256m"
 """For a driver that works itself: both compilers, since it plans batch after batch, and room for what lives as long as
@@ -61,7 +62,7 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         # Half an hour by default: until then garbage, and the files of shuffles that wait for its collection, pile up.
         "spark.cleaner.periodicGC.interval": "5min",
         "spark.sql.session.timeZone": "UTC",
-        # 10 by default: where there are no trades, looking for some takes 3 % of a processor, and 2 % of Kafka's.
+        # 10 by default: a stream without trades would ask Kafka for some ten times a second instead of three.
         "spark.sql.streaming.pollingDelay": "200",
         # Each of the five things that a batch broadcasts, some kilobytes, would have its first 4 MB of memory.
         "spark.broadcast.blockSize": "128k",
