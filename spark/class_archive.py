@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyspark
 from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
@@ -83,7 +85,8 @@ def _rehearse(archive: str, home: str) -> None:
     from spark.eligibility import Eligibility
     from spark.ohlcv_streaming import build_bars
     from spark.session import create_session
-    from spark.stream import ignore, start_query
+    from spark.sinks import WRITTEN
+    from spark.stream import start_query
     from spark.topic import RECORD
 
     # In this JVM, whatever runs the streams: executors are given its options, and would write to the same file.
@@ -93,8 +96,7 @@ def _rehearse(archive: str, home: str) -> None:
     bars = build_bars(records, Eligibility(["3"], ["3"], ["16"], ["24"]))
 
     for name, frame, mode in (("ticks", records.select(*RECORD), "append"), ("bars", bars, "update")):
-        written = frame.mapInArrow(lambda batches: batches, frame.schema)
-        query = start_query(written, settings, name, ignore, available_now=False, mode=mode)
+        query = start_query(frame.mapInArrow(_count, WRITTEN), settings, name, available_now=False, mode=mode)
         deadline = time.monotonic() + REHEARSAL
         while len(query.recentProgress) < BATCHES and time.monotonic() < deadline:
             query.awaitTermination(timeout=1)
@@ -106,6 +108,12 @@ def _rehearse(archive: str, home: str) -> None:
     SparkContext._gateway.shutdown()  # type: ignore[union-attr]
     process.stdin.close()
     process.wait(timeout=PATIENCE)
+
+
+def _count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A sink that writes nothing."""
+    for batch in batches:
+        yield pa.RecordBatch.from_pydict({"rows": [batch.num_rows], "rejected": [0], "latencies": [[0.0]]})
 
 
 def _made_up_records(spark: SparkSession) -> DataFrame:

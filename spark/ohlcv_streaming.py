@@ -11,7 +11,7 @@ from spark.bars import PARTS, make_parts, merge_parts
 from spark.eligibility import Eligibility, load_eligibility
 from spark.offsets import starting_offsets
 from spark.sinks import write_bars
-from spark.stream import Report, Stream, ignore, run_stream, start_query
+from spark.stream import Stream, run_stream, start_query
 from spark.topic import RECORD, read_topic
 from spark.trades import Choice, all_of, read_trades
 from stock_pipeline.bars.restatement import settle_bars
@@ -42,19 +42,16 @@ def build_bars(records: DataFrame, rules: Eligibility, choose: Choice = all_of) 
     return merge_parts(parts.withWatermark("timestamp", LATENESS))
 
 
-def start(
-    spark: SparkSession, settings: Settings, available_now: bool = False, report: Report = ignore
-) -> StreamingQuery:
+def start(spark: SparkSession, settings: Settings, available_now: bool = False) -> StreamingQuery:
     """Begin the query.
 
     Args:
         available_now: end when all that the topic holds now is committed.
-        report: gets what each batch wrote.
     """
     records = read_topic(spark, settings, starting_offsets(settings, NAME, replay_seconds=FINAL_AFTER))
     bars = build_bars(records, load_eligibility(settings))
     written = write_bars(bars, settings.with_passwords())
-    return start_query(written, settings, NAME, report, available_now, mode="update")
+    return start_query(written, settings, NAME, available_now, mode="update")
 
 
 OHLCV_STREAM = Stream(NAME, start, tidy=settle_bars)

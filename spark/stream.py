@@ -5,7 +5,7 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +16,8 @@ import psycopg
 from confluent_kafka import KafkaException
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import StreamingQueryException
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
 from spark.offsets import checkpoint_folder, drop_checkpoint
@@ -44,20 +45,16 @@ LAST_BATCH = 5.0
 MAX_RESTARTS = 3
 """How often in a row a query is started again, without having moved, before the process gives up."""
 
-Report = Callable[[Sequence[Row]], None]
-"""Takes what a sink wrote: rows of spark.sinks.WRITTEN."""
-
-
-def ignore(_written: Sequence[Row]) -> None:
-    """A report that nobody wants."""
+OBSERVED = "written"
+"""Name of what a query's progress tells of its sink."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream. `start(spark, settings, available_now, report)` begins the query."""
+    """One stream. `start(spark, settings, available_now)` begins the query."""
 
     name: ServiceName
-    start: Callable[[SparkSession, Settings, bool, Report], StreamingQuery]
+    start: Callable[[SparkSession, Settings, bool], StreamingQuery]
     tidy: Callable[[Settings], Counter[str]] | None = None
     """What else the service does, every few seconds beside the query; gives counts of it. There may be more to do as
     long as it has compared something."""
@@ -67,23 +64,19 @@ def start_query(
     written: DataFrame,
     settings: Settings,
     name: str,
-    report: Report,
     available_now: bool,
     mode: str = "append",
 ) -> StreamingQuery:
-    """Begin a query that has each batch written, at least once, and reports it.
+    """Begin a query that has each batch written, at least once, and tells of it in its progress.
 
     Args:
-        written: what a sink returns. It is part of the streaming query, so that only its rows are asked for with each
-            batch: a second query, planned each time, took a fifth of a small batch's processor time.
+        written: what a sink returns, rows of spark.sinks.WRITTEN. The sink is a step of the query like those before it,
+            and what Spark calls the sink takes its rows and does nothing with them: calling Python back with each
+            batch, to write it by a second query, took a third of a small batch's time.
     """
-
-    def write(batch: DataFrame, _batch_id: int) -> None:
-        report(batch.collect())
-        # Collecting clears it; each step of the next batch would look for its caller in the stack.
-        batch.sparkSession.sparkContext.setLocalProperty("callSite.short", name)
-
-    writer = written.writeStream.queryName(name).outputMode(mode).foreachBatch(write)
+    sums = (F.sum("rows").alias("rows"), F.sum("rejected").alias("rejected"))
+    reported = written.observe(OBSERVED, *sums, F.flatten(F.collect_list("latencies")).alias("latencies"))
+    writer = reported.writeStream.format("noop").queryName(name).outputMode(mode)
     writer = writer.option("checkpointLocation", checkpoint_folder(settings, name).as_uri())
     writer = writer.trigger(availableNow=True) if available_now else writer.trigger(processingTime=TRIGGER)
     return writer.start()
@@ -140,17 +133,6 @@ class Progress:
             self._complete_until = max(self._complete_until, self._limit)
             self._write_offsets()
 
-    def report(self, written: Sequence[Row]) -> None:
-        """Take in what the sink wrote for a batch."""
-        now = time.time()
-        for row in written:
-            self._window.rows += row.rows
-            self._window.latencies += row.latencies
-            self._service.counts["rows"] += row.rows
-            self._service.counts["dead_letters"] += row.rejected
-            if row.latencies:
-                self._newest_receipt = now - min(row.latencies)
-
     def record(self, query: StreamingQuery, final: bool = False) -> None:
         """Note the batches that ended since the last call; write the statistics when they are due, or at the end."""
         for progress in self._news(query):
@@ -196,6 +178,17 @@ class Progress:
             service.counts["records"] += progress["numInputRows"]
             service.counts["batches"] += 1
             service.counts["dropped_late"] += late
+            self._take_in_written(progress["observedMetrics"][OBSERVED])
+
+    def _take_in_written(self, written: dict[str, Any]) -> None:
+        """Take in what the sink wrote: rows of spark.sinks.WRITTEN, summed up."""
+        rows, latencies = written["rows"] or 0, written["latencies"]
+        self._window.rows += rows
+        self._window.latencies += latencies
+        self._service.counts["rows"] += rows
+        self._service.counts["dead_letters"] += written["rejected"] or 0
+        if latencies:
+            self._newest_receipt = self._ended_at - min(latencies)
 
     def _write_offsets(self) -> None:
         offsets, complete_until = dict(self._service.offsets), self._complete_until
@@ -296,7 +289,7 @@ def _keep_running(
     while not service.stop.is_set():
         try:
             progress.limit_to(time.time() if available_now else None)
-            query = stream.start(spark, settings, available_now, progress.report)
+            query = stream.start(spark, settings, available_now)
             _follow(query, stream, settings, service, progress)
             if available_now and not service.stop.is_set():
                 progress.complete()

@@ -7,7 +7,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from spark.offsets import starting_offsets
 from spark.sinks import write_ticks
-from spark.stream import Report, Stream, ignore, run_stream, start_query
+from spark.stream import Stream, run_stream, start_query
 from spark.topic import read_topic
 from stock_pipeline.services.service import ServiceName
 from stock_pipeline.settings import Settings, load_settings
@@ -15,17 +15,14 @@ from stock_pipeline.settings import Settings, load_settings
 NAME: ServiceName = "tick-stream"
 
 
-def start(
-    spark: SparkSession, settings: Settings, available_now: bool = False, report: Report = ignore
-) -> StreamingQuery:
+def start(spark: SparkSession, settings: Settings, available_now: bool = False) -> StreamingQuery:
     """Begin the query.
 
     Args:
         available_now: end when all that the topic holds now is committed.
-        report: gets what each batch wrote.
     """
     records = read_topic(spark, settings, starting_offsets(settings, NAME))
-    return start_query(write_ticks(records, settings.with_passwords()), settings, NAME, report, available_now)
+    return start_query(write_ticks(records, settings.with_passwords()), settings, NAME, available_now)
 
 
 TICK_STREAM = Stream(NAME, start)

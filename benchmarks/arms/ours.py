@@ -10,7 +10,7 @@ from benchmarks.arm import serve
 from spark.offsets import checkpoint_folder
 from spark.ohlcv_streaming import OHLCV_STREAM
 from spark.session import create_session
-from spark.stream import Stream, ignore
+from spark.stream import Stream
 from spark.tick_streaming import TICK_STREAM
 from spark.topic import RECORD, read_topic
 from spark.trades import read_trades
@@ -23,7 +23,7 @@ SPARK = create_session(SETTINGS, "benchmark")
 def catch_up(stream: Stream, topic: str) -> None:
     settings = SETTINGS.model_copy(update={"kafka_topic": topic})
     shutil.rmtree(checkpoint_folder(settings, stream.name), ignore_errors=True)
-    stream.start(SPARK, settings, True, ignore).awaitTermination()
+    stream.start(SPARK, settings, True).awaitTermination()
 
 
 def decode(topic: str) -> None:
