@@ -14,19 +14,19 @@ from stock_pipeline.settings import Settings
 SHUFFLE_PARTITIONS = 2
 """Fixed by the first checkpoint of a stateful stream."""
 
-JVM = "-XX:+UseSerialGC -XX:MetaspaceSize=96m"
+JVM = "-XX:+UseSerialGC -XX:MetaspaceSize=96m -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=128m"
 """Its heap follows what is in use; that of G1 grows to its limit where the processors are busy with other processes.
-With the default metaspace it would collect all of it once 21 MB of classes are loaded."""
+With the default metaspace it would collect all of it once 21 MB of classes are loaded. The quick compiler only: what is
+done with every trade is Python's, compiled by Numba, and the other compiler would take minutes of a processor. It comes
+with room for 48 MB of code, which a stream fills within minutes, and compiles again what it then throws away."""
 
-SMALL_JVM = f"{JVM} -XX:InitialHeapSize=192m -XX:TieredStopAtLevel=1"
-"""For a cluster's drivers and executors, whose memory containers bound: the quick compiler only, since what is done
-with every trade is Python's, compiled by Numba, and a heap that begins smaller than with a 64th of the machine's
-memory."""
+SMALL_HEAP = "-XX:InitialHeapSize=192m"
+"""For a cluster's drivers and executors, whose memory containers bound. Left alone a heap begins with a 64th of the
+machine's memory."""
 
-LARGE_JVM = f"{JVM} -XX:InitialHeapSize=448m -Xmn256m"
-"""For a driver that works itself: both compilers, since it plans batch after batch, and room for what lives as long as
-a batch does. With 64 to 120 MB for that, garbage collection took a twentieth of the time, twice a minute of the whole
-heap."""
+LARGE_HEAP = "-XX:InitialHeapSize=448m -Xmn256m"
+"""For a driver that works itself, batch after batch: room for what lives as long as a batch does. With 64 to 120 MB for
+that, garbage collection took a twentieth of the time, twice a minute of the whole heap."""
 
 MALLOC_ARENAS = "2"
 """glibc gives each of a JVM's threads memory of its own otherwise, and keeps what they return."""
@@ -46,8 +46,8 @@ def session_settings(settings: Settings, name: str) -> dict[str, str]:
         "spark.executor.extraClassPath": class_path,
         # On a cluster the driver only plans; the executors work.
         "spark.driver.memory": "1g" if settings.is_spark_local else "512m",
-        "spark.driver.extraJavaOptions": LARGE_JVM if settings.is_spark_local else SMALL_JVM,
-        "spark.executor.extraJavaOptions": SMALL_JVM,
+        "spark.driver.extraJavaOptions": f"{JVM} {LARGE_HEAP if settings.is_spark_local else SMALL_HEAP}",
+        "spark.executor.extraJavaOptions": f"{JVM} {SMALL_HEAP}",
         "spark.executorEnv.MALLOC_ARENA_MAX": MALLOC_ARENAS,
         "spark.local.dir": str(local_folder(settings, name)),
         "spark.sql.warehouse.dir": str(settings.home / "spark" / "warehouse"),

@@ -57,7 +57,7 @@ def _kafka_options(settings: Settings) -> dict[str, str]:
         "failOnDataLoss": "true",
         # Before each read Spark asks for the topic's limits, by the connection on which the consumer still waits for
         # records to come, half a second by default.
-        "kafka.fetch.max.wait.ms": "10",
+        "kafka.fetch.max.wait.ms": "1",
     }
     if settings.kafka_sasl_username and settings.kafka_sasl_password:
         options["kafka.sasl.mechanism"] = settings.kafka_sasl_mechanism

@@ -13,7 +13,8 @@ from stock_pipeline.local.component import Component, free_port
 from stock_pipeline.local.downloads import LOCAL, find_java, jars
 from stock_pipeline.services.processes import spawn
 
-HEAP = "-Xms256m", "-Xmx384m"
+JVM = "-Xms256m", "-Xmx384m", "-XX:TieredStopAtLevel=1"
+"""The quick compiler only: the other one would take the processors from the streams in the first minutes."""
 
 
 class Kafka(Component):
@@ -51,7 +52,7 @@ class Kafka(Component):
 
     def _java_command(self) -> list[str | Path]:
         logging = f"-Dlog4j2.configurationFile={LOCAL / 'kafka-log4j2.xml'}"
-        return [self._java, *HEAP, logging, "-cp", f"{self._jars}/*"]
+        return [self._java, *JVM, logging, "-cp", f"{self._jars}/*"]
 
     def _render_properties(self) -> str:
         host, port = self.address
