@@ -191,13 +191,12 @@ def _was_cancelled(context: OpExecutionContext) -> bool:
     return run is not None and run.status in (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
 
 
-def service_sensor(service: ServiceName, target: JobDefinition, interval: int = 15) -> SensorDefinition:
+def service_sensor(service: ServiceName, target: JobDefinition) -> SensorDefinition:
     """The sensor that keeps the job of a service running."""
 
     @sensor(
         name=f"keep_{target.name}_running",
         job=target,
-        minimum_interval_seconds=interval,
         default_status=DefaultSensorStatus.RUNNING,
         description=f"Starts the job {target.name} where no run of it supervises the {service}.",
     )

@@ -72,6 +72,8 @@ class Kafka(Component):
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
+            # 8 by default, which on a few processors only wait.
+            "num.io.threads": 2,
         }
         return "".join(f"{key}={value}\n" for key, value in settings.items())
 
