@@ -1,5 +1,6 @@
 -- Trades of the first minute after an outage that equal one of the ten minutes before it, at the same place in their
--- message. An outage is searched once, when the tick stream has committed that minute.
+-- message. An outage is searched once, when the tick stream has committed that minute. What had come before its end is
+-- not of a later time, but for clocks that differ: newer trades are not looked up.
 WITH outage AS (
     UPDATE feed_gap SET is_searched = TRUE
     WHERE
@@ -20,7 +21,7 @@ FROM outage
 INNER JOIN tick_data AS after
     ON
         after.event_time >= outage.started - INTERVAL '10 minutes'
-        AND after.event_time < outage.ended + INTERVAL '2 minutes'
+        AND after.event_time < outage.ended + INTERVAL '10 seconds'
         AND after.received_at >= outage.ended
         AND after.received_at < outage.ended + INTERVAL '1 minute'
 INNER JOIN tick_data AS before
