@@ -40,7 +40,7 @@ CHUNK_ROWS, CHUNK_BYTES = 200_000, 100_000_000
 """Most rows and bytes, or nearly, written in one transaction, so that memory does not grow with the batch."""
 
 LATENCY_SAMPLE = 100
-"""Some latencies of each chunk: Spark keeps those of a hundred batches."""
+"""About how many latencies of each chunk are reported: Spark keeps those of a hundred batches."""
 
 LATE = pa.scalar(180_000_000, pa.duration("us"))
 """From the start of its minute on: a trade that comes more than two minutes after the minute's end is late."""
