@@ -71,8 +71,8 @@ def start_query(
 
     Args:
         written: what a sink returns, rows of spark.sinks.WRITTEN. The sink is a step of the query like those before it,
-            and what Spark calls the sink takes its rows and does nothing with them: calling Python back with each
-            batch, to write it by a second query, took a third of a small batch's time.
+            and what Spark calls the sink takes its rows and does nothing with them: to call Python back with each batch
+            would mean to plan and run a second query for it.
     """
     sums = (F.sum("rows").alias("rows"), F.sum("rejected").alias("rejected"))
     reported = written.observe(OBSERVED, *sums, F.flatten(F.collect_list("latencies")).alias("latencies"))
