@@ -47,7 +47,7 @@ def _start_kafka(containers: Containers, settings: Settings, monkeypatch: pytest
     }
     text = "".join(f"{name}={value}\n" for name, value in properties.items())
     monkeypatch.setattr(kafka.Kafka, "_render_properties", lambda _: text)
-    monkeypatch.setattr(kafka, "HEAP", variables["KAFKA_HEAP_OPTS"].split())
+    monkeypatch.setattr(kafka, "JVM", variables["KAFKA_HEAP_OPTS"].split())
     kafka.Kafka(settings).start()
 
 
