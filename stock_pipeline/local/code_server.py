@@ -1,6 +1,6 @@
 """The code server of a container, and the services, which start before it and end before the container does.
 
-    python -m stock_pipeline.local.code_server dagster api grpc …
+    python -m stock_pipeline.local.code_server python -m stock_pipeline.local.grpc_server …
 
 Only the first process of a container is told that it ends; the others are killed. Producer and streams, in sessions of
 their own, have to be stopped by it. A code server that dies is started again; the services go on meanwhile.

@@ -123,7 +123,7 @@ def processes(settings: Settings) -> list[Supervised]:
     # On few cores the feed goes before what watches it.
     nice = ["nice", "-n", "5"]
     commands: dict[str, tuple[Sequence[str | Path], str]] = {
-        "code-server": ([*nice, scripts / "dagster", "api", "grpc", *server], f"{HOST}:{code}"),
+        "code-server": ([*nice, sys.executable, "-m", "stock_pipeline.local.grpc_server", *server], f"{HOST}:{code}"),
         "daemon": ([*nice, scripts / "dagster-daemon", "run", *client], ""),
         "webserver": ([*nice, scripts / "dagster-webserver", *client, *listen], f"{HOST}:{settings.webserver_port}"),
     }

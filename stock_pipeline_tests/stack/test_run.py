@@ -121,6 +121,8 @@ def test_run_recovers_stops_and_goes_on(own: Stack):
     lock = own.home / "run" / "producer-supervisor.lock"
     eventually(lambda: is_supervised(own, "producer"), 60)
     for process in holders(lock):
+        # Forked from what has imported everything, instead of a new interpreter.
+        assert "multiprocessing.forkserver" in " ".join(process.cmdline())
         process.kill()
     eventually(lambda: not is_supervised(own, "producer"), 10)
     eventually(lambda: is_supervised(own, "producer"), 90)
