@@ -15,6 +15,9 @@ from stock_pipeline.settings import Settings
 PATIENCE = 5.0
 """Seconds for the other thread, or another program, that has locked the file."""
 
+NO_HEADERS = "{}"
+"""A trade's, which is not worth a call of json."""
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS spool (name TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS record (
@@ -69,8 +72,10 @@ class Spool:
         Raises:
             SpoolFull: the limit or the disk leaves no room.
         """
-        # A trade's has none, and the feed waits for this.
-        rows = [(r.topic, r.key, r.value, r.received_ms, json.dumps(r.headers) if r.headers else "{}") for r in records]
+        rows = [
+            (r.topic, r.key, r.value, r.received_ms, json.dumps(r.headers) if r.headers else NO_HEADERS)
+            for r in records
+        ]
         try:
             with self._transaction():
                 self._file.executemany(
@@ -88,7 +93,7 @@ class Spool:
             (number, most),
         )
         return [
-            (number, Record(topic, kafka_key, value, received_ms, json.loads(headers)))
+            (number, Record(topic, kafka_key, value, received_ms, json.loads(headers) if headers != NO_HEADERS else {}))
             for number, topic, kafka_key, value, received_ms, headers in rows
         ]
 

@@ -6,7 +6,7 @@ Protocol: Finnhub's WebSocket documentation, "Trades".
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from stock_pipeline.errors import NotATrade
 from stock_pipeline.ingest.message import Trade, encode
@@ -28,8 +28,7 @@ MAX_TRADES_PER_MESSAGE = 4095
 CONTROL_TYPES = ("ping", "error")
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """Trades of one symbol from one frame: one Kafka message.
 
     Attributes:
