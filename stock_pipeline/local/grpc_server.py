@@ -7,14 +7,25 @@ with the rollups in each minute, that the streams would lack.
 """
 
 import multiprocessing
+import os
 import pkgutil
 from multiprocessing.context import BaseContext
 
 from dagster._cli.api import grpc_command
 
 from stock_pipeline import defs
+from stock_pipeline.settings import load_settings
+
+PRELOADED = [
+    "stock_pipeline.local.grpc_server",
+    "dagster_postgres",
+    *(module.name for module in pkgutil.walk_packages(defs.__path__, f"{defs.__name__}.")),
+]
 
 get_context = multiprocessing.get_context
+
+# A run goes by the settings as they are when it starts.
+os.register_at_fork(after_in_child=load_settings.cache_clear)
 
 
 def fork_instead_of_spawn(method: str | None = None) -> BaseContext:
@@ -22,7 +33,6 @@ def fork_instead_of_spawn(method: str | None = None) -> BaseContext:
 
 
 if __name__ == "__main__":
-    definitions = [module.name for module in pkgutil.walk_packages(defs.__path__, f"{defs.__name__}.")]
-    multiprocessing.set_forkserver_preload(["stock_pipeline.local.grpc_server", "dagster_postgres", *definitions])
+    multiprocessing.set_forkserver_preload(PRELOADED)
     multiprocessing.get_context = fork_instead_of_spawn  # type: ignore[assignment]
     grpc_command()
