@@ -64,6 +64,9 @@ LIVE = (
     DagsterRunStatus.CANCELING,
 )
 
+CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
+"""What only a person makes of a run."""
+
 LAUNCH_PATIENCE = 90.0
 """Seconds from a run's creation to its start."""
 
@@ -127,7 +130,7 @@ def service_job(service: ServiceName, description: str, report: Reporter, consum
             try:
                 _follow(context, supervisor, resources, report)
             except (DagsterExecutionInterruptedError, KeyboardInterrupt):
-                if _was_cancelled(context):
+                if _status(context) in CANCELLED:
                     _stop_for_a_person(supervisor)
                 raise
 
@@ -162,8 +165,12 @@ def _follow(context: OpExecutionContext, supervisor: Supervisor, resources: Reso
                     context.log_event(event)
         if now - looked >= STATUS_LOOK:
             looked = now
-            if _was_cancelled(context):
+            status = _status(context)
+            if status in CANCELLED:
                 _stop_for_a_person(supervisor)
+                return
+            if status == DagsterRunStatus.FAILURE:
+                # Dagster takes this process for dead: the next run, which it shows as running, attaches.
                 return
         time.sleep(LOOK)
 
@@ -182,13 +189,13 @@ def _tolerating_storage() -> Iterator[None]:
         print(f"not reported, since a server is away: {first_line(error)}")
 
 
-def _was_cancelled(context: OpExecutionContext) -> bool:
-    """Whether a person ended the run; unknown, and so false, while Dagster's storage is away."""
+def _status(context: OpExecutionContext) -> DagsterRunStatus | None:
+    """What Dagster takes the run for; None: unknown, while its storage is away."""
     try:
         run = context.instance.get_run_by_id(context.run_id)
     except StorageAway:
-        return False
-    return run is not None and run.status in (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
+        return None
+    return None if run is None else run.status
 
 
 def service_sensor(service: ServiceName, target: JobDefinition) -> SensorDefinition:
