@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stock_pipeline.local.grpc_server import PRELOADED, fork_instead_of_spawn
+from stock_pipeline.local.grpc_server import fork_instead_of_spawn, preloaded
 from stock_pipeline.settings import load_settings
 
 
@@ -18,7 +18,7 @@ def in_a_run(function, *arguments):
 def test_a_run_begins_with_all_imported_and_with_the_settings_of_its_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    multiprocessing.set_forkserver_preload(PRELOADED)
+    multiprocessing.set_forkserver_preload(preloaded())
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SYMBOLS", raising=False)
     for symbol in ("AAPL", "MSFT"):
