@@ -63,7 +63,7 @@ def measure_growth(_quick: bool) -> dict[str, Any]:
     return {"catch_up": found, "queries": queries}
 
 
-def measure_producer(_quick: bool) -> dict[str, float]:
+def measure_producer(_quick: bool) -> dict[str, Any]:
     found: dict[str, list[float]] = {}
     with own_stack() as stack:
         for number in range(ROUNDS + 1):
@@ -72,7 +72,9 @@ def measure_producer(_quick: bool) -> dict[str, float]:
                 print(f"producer, {size} trades in a frame: {speed:,.0f} trades/s", flush=True)
                 if number:
                     found.setdefault(str(size), []).append(speed)
-    return {size: median(speeds) for size, speeds in found.items()}
+    result: dict[str, Any] = {size: median(speeds) for size, speeds in found.items()}
+    result["spread"] = {size: [min(speeds), max(speeds)] for size, speeds in found.items()}
+    return result
 
 
 def measure_footprint(_quick: bool) -> dict[str, Any]:

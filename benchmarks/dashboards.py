@@ -13,7 +13,7 @@ import psycopg
 
 from benchmarks.rollups_and_checks import fill, own_database, refresh_all, seconds
 from stock_pipeline.dashboards import LAST_HOUR, as_grafana_asks, dashboards
-from stock_pipeline.settings import load_settings
+from stock_pipeline.settings import Settings, load_settings
 
 REPEATS = 20
 
@@ -56,17 +56,18 @@ def milliseconds(connection: psycopg.Connection, text: str, variables: dict[str,
     return 1000 * median(seconds(lambda: connection.execute(statement).fetchall()) for _ in range(REPEATS))
 
 
-def measure(owner: psycopg.Connection) -> dict[str, dict[str, float]]:
+def measure(settings: Settings) -> dict[str, dict[str, float]]:
     """Of each query, by dashboard and panel, ms, and plain, that of the plain query where there is one.
 
     Args:
-        owner: of a database that `fill` has filled.
+        settings: with a database that `fill` has filled.
     """
     found: dict[str, dict[str, float]] = {}
-    refresh_all(owner)
-    owner.execute(FIGURES)
-    owner.execute("VACUUM ANALYZE")
-    with psycopg.connect(load_settings().conninfo("reader"), autocommit=True) as reader:
+    with psycopg.connect(settings.conninfo("owner"), autocommit=True) as owner:
+        refresh_all(owner)
+        owner.execute(FIGURES)
+        owner.execute("VACUUM ANALYZE")
+    with psycopg.connect(settings.conninfo("reader"), autocommit=True) as reader:
         for dashboard in dashboards():
             variables = {**dashboard.defaults, "symbol": SYMBOL}
             for query in dashboard.queries:
@@ -82,7 +83,7 @@ def main() -> None:
     print(f"{ticks:,} ticks, median of {REPEATS} in ms\n\n| query | ms | plain |\n|---|---|---|")
     with own_database() as owner:
         fill(owner, ticks)
-        for query, figures in measure(owner).items():
+        for query, figures in measure(load_settings()).items():
             print(f"| {query} | {figures['ms']:.1f} | {figures.get('plain', '')} |")
 
 

@@ -2,10 +2,13 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psycopg
 
@@ -14,6 +17,7 @@ from benchmarks.arm import Arm
 from benchmarks.market import Market
 from benchmarks.rollups_and_checks import fill
 from benchmarks.stack import as_superuser
+from stock_pipeline.database import init_db
 from stock_pipeline.settings import Settings
 
 TRADES = 1_000_000
@@ -27,8 +31,8 @@ STORED = (1_000_000, 10_000_000, 100_000_000)
 SYMBOLS = (50, 500, 5_000)
 PARTITIONS = (1, 2, 4)
 
-Curve = Mapping[int, Mapping[str, float]]
-"""For each value trades a second of ticks and of bars, medians."""
+Curve = Mapping[int, Mapping[str, Any]]
+"""For each value trades a second of ticks and of bars, medians; and their spread: of each the least and the most."""
 
 Milliseconds = Mapping[str, Mapping[str, float]]
 """Of each query."""
@@ -36,49 +40,68 @@ Milliseconds = Mapping[str, Mapping[str, float]]
 _numbers = count()
 
 
-def speeds(settings: Settings, arm: Arm, symbols: int, partitions: int, trades: int) -> Iterator[dict[str, float]]:
-    """Trades a second of ticks and of bars in each round, the first of which warms up; nothing is deleted."""
-    for _ in range(ROUNDS + 1):
+@dataclass(frozen=True)
+class Point:
+    """One point of a curve: who catches up, and with what."""
+
+    arm: Arm
+    symbols: int = 50
+    partitions: int = 4
+    trades: int = TRADES
+
+    def catch_up(self, settings: Settings) -> dict[str, float]:
+        """Trades a second of ticks and of bars; nothing is deleted."""
         # Other times, so that no trade is stored already.
         topic = f"growth-{next(_numbers)}"
-        Market(trades, symbols, time.time_ns() // 1_000_000).send(settings, topic, partitions)
+        Market(self.trades, self.symbols, time.time_ns() // 1_000_000).send(settings, topic, self.partitions)
         as_superuser(settings, "CHECKPOINT")
-        yield {task: trades / arm.do(task, topic) for task in ("ticks", "bars")}
+        return {task: self.trades / self.arm.do(task, topic) for task in ("ticks", "bars")}
 
 
-def medians(
-    settings: Settings, arm: Arm, symbols: int = 50, partitions: int = 4, trades: int = TRADES
-) -> dict[str, float]:
-    found = list(speeds(settings, arm, symbols, partitions, trades))[1:]
-    return {task: median(round_[task] for round_ in found) for task in ("ticks", "bars")}
+def interleaved(settings: Settings, points: Mapping[int, Point]) -> Curve:
+    """Rounds over all points, the first of which warms up: the machine's speed changes from one minute to the next."""
+    rounds = [{value: point.catch_up(settings) for value, point in points.items()} for _ in range(ROUNDS + 1)][1:]
+    curve: dict[int, dict[str, Any]] = {}
+    for value in points:
+        found = {task: [round_[value][task] for round_ in rounds] for task in ("ticks", "bars")}
+        curve[value] = {task: median(speeds) for task, speeds in found.items()}
+        curve[value]["spread"] = {task: [min(speeds), max(speeds)] for task, speeds in found.items()}
+    return curve
 
 
 def by_stored(settings: Settings, folder: Path) -> tuple[Mapping[int, Milliseconds], Curve]:
-    """The dashboards' queries, and the catch-up, over so many ticks of 24 hours."""
-    queries, curve = {}, {}
-    for stored in STORED:
-        with psycopg.connect(settings.conninfo("owner"), autocommit=True) as owner:
-            fill(owner, stored)
-            queries[stored] = dashboards.measure(owner)
-        arm = Arm.start("benchmarks.arms.ours", os.environ, folder / "growth.log")
-        curve[stored] = medians(settings, arm, trades=LITTLE)
-        arm.stop()
-    return queries, curve
+    """The dashboards' queries, and the catch-up, over so many ticks of 24 hours, in a database each."""
+    queries, points = {}, {}
+    with ExitStack() as cleanup:
+        for stored in STORED:
+            database = settings.model_copy(update={"db_url": f"{settings.db_url}_{stored}"})
+            init_db(database)
+            with psycopg.connect(database.conninfo("owner"), autocommit=True) as owner:
+                fill(owner, stored)
+            queries[stored] = dashboards.measure(database)
+            points[stored] = Point(_arm(cleanup, folder, DB_URL=database.db_url), trades=LITTLE)
+        return queries, interleaved(settings, points)
 
 
 def by_symbols(settings: Settings, folder: Path) -> Curve:
-    arm = Arm.start("benchmarks.arms.ours", os.environ, folder / "growth.log")
-    curve = {symbols: medians(settings, arm, symbols=symbols) for symbols in SYMBOLS}
-    arm.stop()
-    return curve
+    with ExitStack() as cleanup:
+        arm = _arm(cleanup, folder)
+        return interleaved(settings, {symbols: Point(arm, symbols=symbols) for symbols in SYMBOLS})
 
 
 def by_partitions(settings: Settings, folder: Path) -> Curve:
     """As many partitions as Spark has threads."""
-    curve = {}
-    for partitions in PARTITIONS:
-        environment = {**os.environ, "SPARK_MASTER": f"local[{partitions}]"}
-        arm = Arm.start("benchmarks.arms.ours", environment, folder / "growth.log")
-        curve[partitions] = medians(settings, arm, partitions=partitions)
-        arm.stop()
-    return curve
+    with ExitStack() as cleanup:
+        return interleaved(
+            settings,
+            {
+                partitions: Point(_arm(cleanup, folder, SPARK_MASTER=f"local[{partitions}]"), partitions=partitions)
+                for partitions in PARTITIONS
+            },
+        )
+
+
+def _arm(cleanup: ExitStack, folder: Path, **environment: str) -> Arm:
+    arm = Arm.start("benchmarks.arms.ours", {**os.environ, **environment}, folder / "growth.log")
+    cleanup.callback(arm.stop)
+    return arm

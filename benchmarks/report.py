@@ -65,14 +65,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str
     yield ""
 
 
+def spread(of: Sequence[float]) -> str:
+    least, most = of
+    return f"{least:,.0f} to {most:,.0f}"
+
+
 def catch_up_table(found: Mapping[str, Any]) -> Iterator[str]:
     rows = []
     for task in ("ticks", "bars"):
         for name, speed in found[task].items():
-            least, most = found["spread"][task][name]
-            rows.append(
-                [task, name, f"{speed:,.0f}", f"{least:,.0f} to {most:,.0f}", f"{found[task]['ours'] / speed:.2f}"]
-            )
+            ratio = f"{found[task]['ours'] / speed:.2f}"
+            rows.append([task, name, f"{speed:,.0f}", spread(found["spread"][task][name]), ratio])
     yield from table(["catch-up", "way", "trades/s, median", "spread", "ours is times as fast"], rows)
 
 
@@ -103,12 +106,16 @@ def latency_table(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def growth_table(found: Mapping[str, Any]) -> Iterator[str]:
-    rows = [
-        [name, f"{int(value):,}", f"{speeds['ticks']:,.0f}", f"{speeds['bars']:,.0f}"]
-        for name, curve in found["catch_up"].items()
-        for value, speeds in curve.items()
-    ]
-    yield from table(["catch-up by", "", "ticks/s", "bars: trades/s"], rows)
+    rows = []
+    for name, curve in found["catch_up"].items():
+        first = next(iter(curve.values()))
+        for value, speeds in curve.items():
+            cells = [
+                f"{speeds[task]:,.0f} ({spread(speeds['spread'][task])}), {speeds[task] / first[task]:.2f}"
+                for task in ("ticks", "bars")
+            ]
+            rows.append([name, f"{int(value):,}", *cells])
+    yield from table(["catch-up by", "", "ticks/s (spread), share of the first", "bars: trades/s"], rows)
     queries = found["queries"]
     sizes = list(queries)
     rows = [[query, *(f"{queries[size][query]['ms']:.1f}" for size in sizes)] for query in queries[sizes[0]]]
@@ -116,7 +123,8 @@ def growth_table(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def producer_table(found: Mapping[str, Any]) -> Iterator[str]:
-    yield from table(["trades in a frame", "trades/s"], [[size, f"{speed:,.0f}"] for size, speed in found.items()])
+    rows = [[size, f"{found[size]:,.0f}", spread(of)] for size, of in found["spread"].items()]
+    yield from table(["trades in a frame", "trades/s, median", "spread"], rows)
 
 
 def footprint_table(found: Mapping[str, Any]) -> Iterator[str]:
@@ -158,7 +166,9 @@ def draw_growth(found: Mapping[str, Any]) -> None:
     figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 3.5), layout="constrained", squeeze=False)
     for axis, (name, curve) in zip(axes[0], found.items(), strict=True):
         for task in ("ticks", "bars"):
-            axis.plot([int(value) for value in curve], [speeds[task] for speeds in curve.values()], "o-", label=task)
+            values, speeds = [int(value) for value in curve], np.array([point[task] for point in curve.values()])
+            least, most = np.array([point["spread"][task] for point in curve.values()]).T
+            axis.errorbar(values, speeds, (speeds - least, most - speeds), fmt="o-", capsize=3, label=task)
         axis.set(title=f"Catch-up by {name}", xscale="log", ylim=(0, None), ylabel="trades per second")
         axis.legend()
     figure.savefig(FOLDER / "growth.png", dpi=120)
