@@ -7,17 +7,17 @@ The results of parts that are left out stay as they were.
 
 import json
 from collections.abc import Callable
-from statistics import median
 from typing import Annotated, Any
 
 import typer
 
 from benchmarks import catch_up, footprint, growth, latency, producer, report
+from benchmarks.rounds import ROUNDS, medians, spreads
 from benchmarks.stack import own_stack
 from stock_pipeline.settings import load_settings
 from stock_pipeline_tests.conftest import free_port
 
-ROUNDS, QUICK_ROUNDS = 5, 2
+QUICK_ROUNDS = 2
 
 RATES = (100, 1_000, 5_000)
 
@@ -32,13 +32,8 @@ def measure_catch_up(quick: bool) -> dict[str, Any]:
     with own_stack() as stack:
         trades, rounds = (500_000, QUICK_ROUNDS) if quick else (2_000_000, ROUNDS)
         found = catch_up.compare(load_settings(), stack.home.parent, trades, rounds)
-    result: dict[str, Any] = {
-        task: {name: median(speeds) for name, speeds in ways.items()} for task, ways in found.items()
-    }
-    result["spread"] = {
-        task: {name: [min(speeds), max(speeds)] for name, speeds in ways.items()} for task, ways in found.items()
-    }
-    return result
+    spread = {task: spreads(ways) for task, ways in found.items()}
+    return {**{task: medians(ways) for task, ways in found.items()}, "spread": spread}
 
 
 def measure_latency(quick: bool) -> dict[str, Any]:
@@ -72,9 +67,7 @@ def measure_producer(_quick: bool) -> dict[str, Any]:
                 print(f"producer, {size} trades in a frame: {speed:,.0f} trades/s", flush=True)
                 if number:
                     found.setdefault(str(size), []).append(speed)
-    result: dict[str, Any] = {size: median(speeds) for size, speeds in found.items()}
-    result["spread"] = {size: [min(speeds), max(speeds)] for size, speeds in found.items()}
-    return result
+    return {**medians(found), "spread": spreads(found)}
 
 
 def measure_footprint(_quick: bool) -> dict[str, Any]:
@@ -104,7 +97,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="catch-up and latency at a quarter of the size")] = False,
 ) -> None:
     latest = report.FOLDER / "latest.json"
-    results = json.loads(latest.read_text()) if parts and latest.exists() else {"run": {}}
+    results = json.loads(latest.read_text()) if latest.exists() else {"run": {}}
     with own_stack():
         run = report.circumstances(load_settings()) | {"quick": quick}
     for part in parts or (QUICK if quick else PARTS):

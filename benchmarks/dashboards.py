@@ -1,4 +1,4 @@
-"""What every query of the dashboards costs at their default range of an hour, beside plain queries of raw ticks.
+"""What every panel of the dashboards costs at its default range of an hour, beside plain queries of raw ticks.
 
     .venv/bin/python -m benchmarks.dashboards [ticks]
 
@@ -57,7 +57,7 @@ def milliseconds(connection: psycopg.Connection, text: str, variables: dict[str,
 
 
 def measure(settings: Settings) -> dict[str, dict[str, float]]:
-    """Of each query, by dashboard and panel, ms, and plain, that of the plain query where there is one.
+    """By dashboard and panel, ms of its queries together; and plain, that of the plain query where there is one.
 
     Args:
         settings: with a database that `fill` has filled.
@@ -71,10 +71,10 @@ def measure(settings: Settings) -> dict[str, dict[str, float]]:
         for dashboard in dashboards():
             variables = {**dashboard.defaults, "symbol": SYMBOL}
             for query in dashboard.queries:
-                figures = {"ms": milliseconds(reader, query.text, variables)}
+                figures = found.setdefault(f"{dashboard.uid}, {query.owner}", {"ms": 0.0})
+                figures["ms"] += milliseconds(reader, query.text, variables)
                 if query.owner in PLAIN:
                     figures["plain"] = milliseconds(reader, PLAIN[query.owner], variables)
-                found[f"{dashboard.uid}, {query.owner}"] = figures
     return found
 
 

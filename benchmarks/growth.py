@@ -1,4 +1,7 @@
-"""How the streams' catch-up changes with what is stored, with the number of symbols, and with partitions and cores."""
+"""How the streams' catch-up changes with what is stored, with the number of symbols, and with partitions and workers.
+
+Needs 30 GB of disk for 111 million ticks.
+"""
 
 import os
 import time
@@ -7,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import psycopg
@@ -16,6 +18,7 @@ from benchmarks import dashboards
 from benchmarks.arm import Arm
 from benchmarks.market import Market
 from benchmarks.rollups_and_checks import fill
+from benchmarks.rounds import ROUNDS, TASKS, medians, spreads
 from benchmarks.stack import as_superuser
 from stock_pipeline.database import init_db
 from stock_pipeline.settings import Settings
@@ -23,9 +26,9 @@ from stock_pipeline.settings import Settings
 TRADES = 1_000_000
 
 LITTLE = 500_000
-"""The same, where it is to change little of what is stored."""
+"""The same over what is stored, to which each round adds it: one million becomes four."""
 
-ROUNDS = 5
+EMPTY = "TRUNCATE tick_data, ohlcv_data"
 
 STORED = (1_000_000, 10_000_000, 100_000_000)
 SYMBOLS = (50, 500, 5_000)
@@ -35,70 +38,72 @@ Curve = Mapping[int, Mapping[str, Any]]
 """For each value trades a second of ticks and of bars, medians; and their spread: of each the least and the most."""
 
 Milliseconds = Mapping[str, Mapping[str, float]]
-"""Of each query."""
+"""Of the queries of each panel."""
 
 _numbers = count()
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a curve: who catches up, and with what."""
+    """One point of a curve: who catches up, with what, and into which database, emptied before or as it is."""
 
     arm: Arm
+    database: Settings
     symbols: int = 50
     partitions: int = 4
     trades: int = TRADES
+    from_empty: bool = True
 
-    def catch_up(self, settings: Settings) -> dict[str, float]:
-        """Trades a second of ticks and of bars; nothing is deleted."""
-        # Other times, so that no trade is stored already.
+    def catch_up(self) -> dict[str, float]:
+        """Trades a second of ticks and of bars."""
         topic = f"growth-{next(_numbers)}"
-        Market(self.trades, self.symbols, time.time_ns() // 1_000_000).send(settings, topic, self.partitions)
-        as_superuser(settings, "CHECKPOINT")
-        return {task: self.trades / self.arm.do(task, topic) for task in ("ticks", "bars")}
+        # Other times each time, so that no trade is stored already.
+        Market(self.trades, self.symbols, time.time_ns() // 1_000_000).send(self.database, topic, self.partitions)
+        if self.from_empty:
+            with psycopg.connect(self.database.conninfo("owner")) as owner:
+                owner.execute(EMPTY)
+        as_superuser(self.database, "CHECKPOINT")
+        return {task: self.trades / self.arm.do(task, topic) for task in TASKS}
 
 
-def interleaved(settings: Settings, points: Mapping[int, Point]) -> Curve:
+def interleaved(points: Mapping[int, Point]) -> Curve:
     """Rounds over all points, the first of which warms up: the machine's speed changes from one minute to the next."""
-    rounds = [{value: point.catch_up(settings) for value, point in points.items()} for _ in range(ROUNDS + 1)][1:]
-    curve: dict[int, dict[str, Any]] = {}
-    for value in points:
-        found = {task: [round_[value][task] for round_ in rounds] for task in ("ticks", "bars")}
-        curve[value] = {task: median(speeds) for task, speeds in found.items()}
-        curve[value]["spread"] = {task: [min(speeds), max(speeds)] for task, speeds in found.items()}
-    return curve
+    found: dict[int, dict[str, list[float]]] = {value: {task: [] for task in TASKS} for value in points}
+    for number in range(ROUNDS + 1):
+        for value, point in points.items():
+            for task, speed in point.catch_up().items():
+                print(f"round {number}, {value:,}, {task}: {speed:,.0f} trades/s", flush=True)
+                if number:
+                    found[value][task].append(speed)
+    return {value: {**medians(speeds), "spread": spreads(speeds)} for value, speeds in found.items()}
 
 
 def by_stored(settings: Settings, folder: Path) -> tuple[Mapping[int, Milliseconds], Curve]:
     """The dashboards' queries, and the catch-up, over so many ticks of 24 hours, in a database each."""
-    queries, points = {}, {}
+    databases = {n: settings.model_copy(update={"db_url": f"{settings.db_url}_{n}"}) for n in STORED}
+    queries = {}
+    for stored, database in databases.items():
+        init_db(database)
+        with psycopg.connect(database.conninfo("owner"), autocommit=True) as owner:
+            fill(owner, stored)
+        queries[stored] = dashboards.measure(database)
     with ExitStack() as cleanup:
-        for stored in STORED:
-            database = settings.model_copy(update={"db_url": f"{settings.db_url}_{stored}"})
-            init_db(database)
-            with psycopg.connect(database.conninfo("owner"), autocommit=True) as owner:
-                fill(owner, stored)
-            queries[stored] = dashboards.measure(database)
-            points[stored] = Point(_arm(cleanup, folder, DB_URL=database.db_url), trades=LITTLE)
-        return queries, interleaved(settings, points)
+        arms = {stored: _arm(cleanup, folder, DB_URL=database.db_url) for stored, database in databases.items()}
+        points = {n: Point(arm, databases[n], trades=LITTLE, from_empty=False) for n, arm in arms.items()}
+        return queries, interleaved(points)
 
 
 def by_symbols(settings: Settings, folder: Path) -> Curve:
     with ExitStack() as cleanup:
         arm = _arm(cleanup, folder)
-        return interleaved(settings, {symbols: Point(arm, symbols=symbols) for symbols in SYMBOLS})
+        return interleaved({symbols: Point(arm, settings, symbols=symbols) for symbols in SYMBOLS})
 
 
 def by_partitions(settings: Settings, folder: Path) -> Curve:
-    """As many partitions as Spark has threads."""
+    """Spark has as many threads, with a Python worker each, as the topic has partitions."""
     with ExitStack() as cleanup:
-        return interleaved(
-            settings,
-            {
-                partitions: Point(_arm(cleanup, folder, SPARK_MASTER=f"local[{partitions}]"), partitions=partitions)
-                for partitions in PARTITIONS
-            },
-        )
+        arms = {number: _arm(cleanup, folder, SPARK_MASTER=f"local[{number}]") for number in PARTITIONS}
+        return interleaved({number: Point(arm, settings, partitions=number) for number, arm in arms.items()})
 
 
 def _arm(cleanup: ExitStack, folder: Path, **environment: str) -> Arm:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 
+from benchmarks.rounds import TASKS
 from stock_pipeline.local.stack import components
 from stock_pipeline.settings import Settings
 
@@ -65,17 +66,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str
     yield ""
 
 
-def spread(of: Sequence[float]) -> str:
-    least, most = of
+def spread(least: float, most: float) -> str:
     return f"{least:,.0f} to {most:,.0f}"
 
 
 def catch_up_table(found: Mapping[str, Any]) -> Iterator[str]:
     rows = []
-    for task in ("ticks", "bars"):
+    for task in TASKS:
         for name, speed in found[task].items():
             ratio = f"{found[task]['ours'] / speed:.2f}"
-            rows.append([task, name, f"{speed:,.0f}", spread(found["spread"][task][name]), ratio])
+            rows.append([task, name, f"{speed:,.0f}", spread(*found["spread"][task][name]), ratio])
     yield from table(["catch-up", "way", "trades/s, median", "spread", "ours is times as fast"], rows)
 
 
@@ -110,20 +110,20 @@ def growth_table(found: Mapping[str, Any]) -> Iterator[str]:
     for name, curve in found["catch_up"].items():
         first = next(iter(curve.values()))
         for value, speeds in curve.items():
-            cells = [
-                f"{speeds[task]:,.0f} ({spread(speeds['spread'][task])}), {speeds[task] / first[task]:.2f}"
-                for task in ("ticks", "bars")
-            ]
-            rows.append([name, f"{int(value):,}", *cells])
-    yield from table(["catch-up by", "", "ticks/s (spread), share of the first", "bars: trades/s"], rows)
+            for task in TASKS:
+                ratio = f"{speeds[task] / first[task]:.2f}"
+                rows.append(
+                    [name, f"{int(value):,}", task, f"{speeds[task]:,.0f}", spread(*speeds["spread"][task]), ratio]
+                )
+    yield from table(["catch-up by", "", "", "trades/s, median", "spread", "times the first"], rows)
     queries = found["queries"]
     sizes = list(queries)
     rows = [[query, *(f"{queries[size][query]['ms']:.1f}" for size in sizes)] for query in queries[sizes[0]]]
-    yield from table(["query, ms", *(f"{int(size):,} ticks" for size in sizes)], rows)
+    yield from table(["queries of a panel, ms", *(f"{int(size):,} ticks" for size in sizes)], rows)
 
 
 def producer_table(found: Mapping[str, Any]) -> Iterator[str]:
-    rows = [[size, f"{found[size]:,.0f}", spread(of)] for size, of in found["spread"].items()]
+    rows = [[size, f"{found[size]:,.0f}", spread(*limits)] for size, limits in found["spread"].items()]
     yield from table(["trades in a frame", "trades/s, median", "spread"], rows)
 
 
@@ -147,7 +147,7 @@ TABLES = {
 
 def draw_catch_up(found: Mapping[str, Any]) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.5), layout="constrained")
-    for axis, task in zip(axes, ("ticks", "bars"), strict=True):
+    for axis, task in zip(axes, TASKS, strict=True):
         names, speeds = list(found[task]), np.array(list(found[task].values()))
         least, most = np.array([found["spread"][task][name] for name in names]).T
         axis.barh(
@@ -165,11 +165,14 @@ def draw_catch_up(found: Mapping[str, Any]) -> None:
 def draw_growth(found: Mapping[str, Any]) -> None:
     figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 3.5), layout="constrained", squeeze=False)
     for axis, (name, curve) in zip(axes[0], found.items(), strict=True):
-        for task in ("ticks", "bars"):
-            values, speeds = [int(value) for value in curve], np.array([point[task] for point in curve.values()])
+        values = [int(value) for value in curve]
+        for task in TASKS:
+            speeds = np.array([point[task] for point in curve.values()])
             least, most = np.array([point["spread"][task] for point in curve.values()]).T
             axis.errorbar(values, speeds, (speeds - least, most - speeds), fmt="o-", capsize=3, label=task)
         axis.set(title=f"Catch-up by {name}", xscale="log", ylim=(0, None), ylabel="trades per second")
+        axis.set_xticks(values, [f"{value:,}" for value in values])
+        axis.minorticks_off()
         axis.legend()
     figure.savefig(FOLDER / "growth.png", dpi=120)
     plt.close(figure)
