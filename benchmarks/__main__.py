@@ -6,13 +6,13 @@ The results of parts that are left out stay as they were.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 
 from benchmarks import catch_up, footprint, growth, latency, producer, report
-from benchmarks.rounds import ROUNDS, medians, spreads
+from benchmarks.rounds import ROUNDS, collect, medians, spreads
 from benchmarks.stack import own_stack
 from stock_pipeline.settings import load_settings
 from stock_pipeline_tests.conftest import free_port
@@ -59,14 +59,13 @@ def measure_growth(_quick: bool) -> dict[str, Any]:
 
 
 def measure_producer(_quick: bool) -> dict[str, Any]:
-    found: dict[str, list[float]] = {}
     with own_stack() as stack:
-        for number in range(ROUNDS + 1):
+
+        def one_round(number: int) -> Iterator[tuple[str, str, float]]:
             for size, trades in producer.TRADES.items():
-                speed = producer.measure(stack, trades, size, f"producer-{size}-{number}")
-                print(f"producer, {size} trades in a frame: {speed:,.0f} trades/s", flush=True)
-                if number:
-                    found.setdefault(str(size), []).append(speed)
+                yield "trades in a frame", str(size), producer.measure(stack, trades, size, f"producer-{size}-{number}")
+
+        [found] = collect(one_round).values()
     return {**medians(found), "spread": spreads(found)}
 
 

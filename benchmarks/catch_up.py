@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -22,6 +21,7 @@ from psycopg.sql import SQL, Identifier
 from benchmarks import quix_environment
 from benchmarks.arm import Arm
 from benchmarks.market import Market
+from benchmarks.rounds import collect
 from benchmarks.stack import as_superuser, create_usual_tables
 from stock_pipeline.settings import Settings
 
@@ -85,7 +85,7 @@ class CatchUp:
         self._small = small
         self._arms = arms
 
-    def round(self) -> Iterator[tuple[str, str, float]]:
+    def round(self, _number: int) -> Iterator[tuple[str, str, float]]:
         """Of each way the task, its name, and the trades per second."""
         for task, tables in TABLES.items():
             for name, arm in self._arms.items():
@@ -154,12 +154,5 @@ def compare(settings: Settings, folder: Path, trades: int, rounds: int) -> dict[
     for sent in (market, small):
         sent.send(settings, topic_of(sent), PARTITIONS)
     create_usual_tables(settings)
-    found: dict[str, dict[str, list[float]]] = {task: defaultdict(list) for task in TABLES}
     with arms(settings, small, folder) as started:
-        catch_up = CatchUp(settings, market, small, started)
-        for number in range(rounds + 1):
-            for task, name, speed in catch_up.round():
-                print(f"round {number}, {task}, {name}: {speed:,.0f} trades/s", flush=True)
-                if number:
-                    found[task][name].append(speed)
-    return found
+        return collect(CatchUp(settings, market, small, started).round, rounds)

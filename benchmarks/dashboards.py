@@ -80,11 +80,11 @@ def measure(settings: Settings) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     ticks = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000_000
-    print(f"{ticks:,} ticks, median of {REPEATS} in ms\n\n| query | ms | plain |\n|---|---|---|")
+    print(f"{ticks:,} ticks, median of {REPEATS} in ms\n\n| panel | ms | plain |\n|---|---|---|")
     with own_database() as owner:
         fill(owner, ticks)
-        for query, figures in measure(load_settings()).items():
-            print(f"| {query} | {figures['ms']:.1f} | {figures.get('plain', '')} |")
+        for panel, figures in measure(load_settings()).items():
+            print(f"| {panel} | {figures['ms']:.1f} | {figures.get('plain', '')} |")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Needs 30 GB of disk for 111 million ticks.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
@@ -18,7 +18,7 @@ from benchmarks import dashboards
 from benchmarks.arm import Arm
 from benchmarks.market import Market
 from benchmarks.rollups_and_checks import fill
-from benchmarks.rounds import ROUNDS, TASKS, medians, spreads
+from benchmarks.rounds import TASKS, collect, medians, spreads
 from benchmarks.stack import as_superuser
 from stock_pipeline.database import init_db
 from stock_pipeline.settings import Settings
@@ -68,14 +68,13 @@ class Point:
 
 def interleaved(points: Mapping[int, Point]) -> Curve:
     """Rounds over all points, the first of which warms up: the machine's speed changes from one minute to the next."""
-    found: dict[int, dict[str, list[float]]] = {value: {task: [] for task in TASKS} for value in points}
-    for number in range(ROUNDS + 1):
+
+    def one_round(_number: int) -> Iterator[tuple[int, str, float]]:
         for value, point in points.items():
             for task, speed in point.catch_up().items():
-                print(f"round {number}, {value:,}, {task}: {speed:,.0f} trades/s", flush=True)
-                if number:
-                    found[value][task].append(speed)
-    return {value: {**medians(speeds), "spread": spreads(speeds)} for value, speeds in found.items()}
+                yield value, task, speed
+
+    return {value: {**medians(speeds), "spread": spreads(speeds)} for value, speeds in collect(one_round).items()}
 
 
 def by_stored(settings: Settings, folder: Path) -> tuple[Mapping[int, Milliseconds], Curve]:
