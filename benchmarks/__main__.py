@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import catch_up, footprint, growth, latency, producer, report
-from benchmarks.rounds import ROUNDS, collect, medians, spreads
+from benchmarks.rounds import ROUNDS, collect, in_turn, medians
 from benchmarks.stack import own_stack
 from stock_pipeline.settings import load_settings
 from stock_pipeline_tests.conftest import free_port
@@ -31,9 +31,8 @@ FINNHUB_RATE = 57
 def measure_catch_up(quick: bool) -> dict[str, Any]:
     with own_stack() as stack:
         trades, rounds = (500_000, QUICK_ROUNDS) if quick else (2_000_000, ROUNDS)
-        found = catch_up.compare(load_settings(), stack.home.parent, trades, rounds)
-    spread = {task: spreads(ways) for task, ways in found.items()}
-    return {**{task: medians(ways) for task, ways in found.items()}, "spread": spread}
+        found, wrong = catch_up.compare(load_settings(), stack.home.parent, trades, rounds)
+    return {**{task: medians(ways) for task, ways in found.items()}, "rounds": found, "wrong": wrong}
 
 
 def measure_latency(quick: bool) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def measure_latency(quick: bool) -> dict[str, Any]:
             settings, port = load_settings(), free_port()
             with latency.pipeline(stack, settings, way, port) as running:
                 for rate in (1_000,) if quick else (*RATES, *(MORE if way == "ours" else ())):
-                    warm_up, seconds = (30, 15) if quick else (60, 15 if rate in MORE else 60)
+                    warm_up, seconds = (30, 15) if quick else (60, 30 if rate in MORE else 60)
                     figures = latency.measure(running, settings, way, latency.Feed(port, rate, warm_up, seconds))
                     print(f"{rate} trades/s, {way}: {figures}", flush=True)
                     found.setdefault(f"r{rate}", {}).update(figures if way == "ours" else {way: figures})
@@ -59,14 +58,17 @@ def measure_growth(_quick: bool) -> dict[str, Any]:
 
 
 def measure_producer(_quick: bool) -> dict[str, Any]:
+    used: dict[str, list[float]] = {}
     with own_stack() as stack:
 
         def one_round(number: int) -> Iterator[tuple[str, str, float]]:
-            for size, trades in producer.TRADES.items():
-                yield "trades in a frame", str(size), producer.measure(stack, trades, size, f"producer-{size}-{number}")
+            for size in in_turn(producer.TRADES, number):
+                speed, microseconds = producer.measure(stack, size, f"producer-{size}-{number}")
+                used.setdefault(str(size), []).append(microseconds)
+                yield "trades in a frame", str(size), speed
 
         [found] = collect(one_round).values()
-    return {**medians(found), "spread": spreads(found)}
+    return {**medians(found), "rounds": found, "microseconds": medians(used)}
 
 
 def measure_footprint(_quick: bool) -> dict[str, Any]:
@@ -74,7 +76,6 @@ def measure_footprint(_quick: bool) -> dict[str, Any]:
     for rate in (0, FINNHUB_RATE):
         with own_stack() as stack:
             frame = footprint.measure(stack, rate)
-            frame.loc["all"] = frame.sum()
             print(f"{rate} trades/s", frame.round(2).to_string(), sep="\n", flush=True)
             found[str(rate)] = frame.T.to_dict()
     return found
@@ -95,6 +96,8 @@ def main(
     parts: Annotated[list[str] | None, typer.Argument(help=f"{', '.join(PARTS)}; all where none is named")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="catch-up and latency at a quarter of the size")] = False,
 ) -> None:
+    if unknown := set(parts or ()) - set(PARTS):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: there are only {', '.join(PARTS)}")
     latest = report.FOLDER / "latest.json"
     results = json.loads(latest.read_text()) if latest.exists() else {"run": {}}
     with own_stack():

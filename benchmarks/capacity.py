@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.capacity
 
-A stream's work for a trade is measured in catch-up, where it has both processors: those, divided by the trades a
-second. A bar's work is the slope of the bars' catch-up over the number of symbols. Kafka and TimescaleDB are measured
-live, at the highest rate that two cores hold, and the producer with nothing but Kafka beside it.
+What a trade takes of a processor is measured of the streams in catch-up, of the producer from frame to acknowledgement,
+of Kafka and TimescaleDB live, at the highest rate that two cores hold. A bar's is the slope over the number of symbols
+in catch-up, what a batch takes for itself is measured live.
 """
 
 import json
@@ -26,8 +26,10 @@ PROCESSORS = 2
 SYMBOLS = (50, 500, 5_000, 50_000)
 RATES = (100, 1_000, 10_000, 100_000, 1_000_000)
 
-BATCHES = {"tick stream": 0.060, "ohlcv stream": 0.160}
-"""Seconds of a processor that a batch takes for itself: measured by hand, live at 1,000 trades/s, 2026-11-29."""
+STREAMS = {"tick stream": "tick-stream", "ohlcv stream": "ohlcv-stream"}
+
+SMALL = 1_000
+"""Trades a second at which batches are small."""
 
 LONG = 10.0
 """Seconds of a batch of the ohlcv stream that has more bars to write than it can within one."""
@@ -41,42 +43,55 @@ FILL = 0.7
 
 @dataclass(frozen=True)
 class Work:
-    """Seconds of a processor: of each part for a trade, and for a bar that a batch touches."""
+    """Seconds of a processor.
 
-    parts: Mapping[str, float]
+    Attributes:
+        trade: of each part for a trade.
+        batch: of each stream for a batch, whatever is in it.
+        bar: of the ohlcv stream for a bar that a batch touches.
+        bar_row: of TimescaleDB for the same.
+    """
+
+    trade: Mapping[str, float]
+    batch: Mapping[str, float]
     bar: float
+    bar_row: float
 
     @classmethod
     def measured(cls, results: Mapping[str, Any]) -> "Work":
         """From latest.json."""
-        catch_up, growth = results["catch_up"], results["growth"]["catch_up"]
+        symbols = results["growth"]["catch_up"]["symbols"]
         live = {int(name.removeprefix("r")): found for name, found in results["latency"].items()}
         highest = max(rate for rate, found in live.items() if found["row"]["p99"] < HELD)
         processor = live[highest]["processor"]
-        # One connection keeps one processor busy.
-        copy = 1 / catch_up["ticks"]["limit"]
-        slope, trade = _bars(growth["symbols"])
-        parts = {
-            "producer": 1 / results["producer"]["100"],
+        bar, ohlcv = _bars(symbols, "stream")
+        trade = {
+            "producer": results["producer"]["microseconds"]["100"] / 1e6,
             "kafka": processor["kafka"] / highest,
-            "tick stream": PROCESSORS / catch_up["ticks"]["ours"] - copy,
+            "tick stream": symbols["50"]["microseconds"]["ticks"]["stream"] / 1e6,
             "TimescaleDB": processor["timescaledb"] / highest,
-            "ohlcv stream": trade,
+            "ohlcv stream": ohlcv,
         }
-        return cls(parts, slope)
+        batch = {}
+        for stream, service in STREAMS.items():
+            share, seconds = (live[SMALL][figure][service] for figure in ("processor", "batch_seconds"))
+            batch[stream] = (share - SMALL * trade[stream]) * seconds
+        return cls(trade, batch, bar, _bars(symbols, "timescaledb")[0])
 
     def processors(self, symbols: int, rate: int, batch: float = 1.0) -> dict[str, float]:
-        """What each part takes with batches of so many seconds; `bars`: for the bars that they touch."""
-        used = {part: rate * seconds + BATCHES.get(part, 0.0) / batch for part, seconds in self.parts.items()}
-        touched = symbols * (1 - math.exp(-rate * batch / symbols))
-        return {**used, "bars": touched * self.bar / batch}
+        """What each part takes with batches of so many seconds; `bars` of the ohlcv stream and `rows` of TimescaleDB:
+        for the bars that they touch.
+        """
+        used = {part: rate * seconds + self.batch.get(part, 0.0) / batch for part, seconds in self.trade.items()}
+        touched = symbols * (1 - math.exp(-rate * batch / symbols)) / batch
+        return {**used, "bars": touched * self.bar, "rows": touched * self.bar_row}
 
 
-def _bars(curve: Mapping[str, Mapping[str, Any]]) -> tuple[float, float]:
+def _bars(curve: Mapping[str, Mapping[str, Any]], part: str) -> tuple[float, float]:
     """Seconds of a processor for a bar, and for a trade: a line through the catch-up with so many symbols."""
     minutes = math.ceil(TRADES / RATE / 60)
     bars_per_trade = [int(symbols) * minutes / TRADES for symbols in curve]
-    seconds = [PROCESSORS / speeds["bars"] for speeds in curve.values()]
+    seconds = [point["microseconds"]["bars"][part] / 1e6 for point in curve.values()]
     slope, trade = np.polyfit(bars_per_trade, seconds, 1)
     return float(slope), float(trade)
 
@@ -92,8 +107,9 @@ def row(work: Work, symbols: int, rate: int) -> list[str]:
         steps, needed = [], used
         if used["bars"] > SHUFFLE_PARTITIONS * FILL:
             # Its state lies in so many partitions: more processors would not help it.
-            needed = {**used, "bars": work.processors(symbols, rate, LONG)["bars"]}
-            steps.append(f"batches of {LONG:.0f} s: bars {needed['bars']:.1f}")
+            longer = work.processors(symbols, rate, LONG)
+            needed = {**used, "bars": longer["bars"], "rows": longer["rows"]}
+            steps.append(f"batches of {LONG:.0f} s: bars {needed['bars']:.1f}, rows {needed['rows']:.1f}")
         streams = needed["tick stream"] + needed["ohlcv stream"] + needed["bars"]
         processors = sum(needed.values()) / FILL
         steps.append(f"{math.ceil(processors)} processors, {math.ceil(streams / FILL)} of them Spark's")
@@ -105,9 +121,15 @@ def row(work: Work, symbols: int, rate: int) -> list[str]:
 
 def main() -> None:
     work = Work.measured(json.loads((FOLDER / "latest.json").read_text()))
-    costs = [[part, f"{seconds * 1e6:.1f}"] for part, seconds in work.parts.items()]
-    print("\n".join(table(["part", "µs of a processor for a trade"], [*costs, ["a bar", f"{work.bar * 1e6:.1f}"]])))
-    head = ["symbols", "trades/s", *work.parts, "bars", "all", "most", "goes on with"]
+    costs = {
+        **{f"{part}, a trade": seconds for part, seconds in work.trade.items()},
+        **{f"{stream}, a batch": seconds for stream, seconds in work.batch.items()},
+        "ohlcv stream, a bar in a batch": work.bar,
+        "TimescaleDB, a bar in a batch": work.bar_row,
+    }
+    rows = [[part, f"{seconds * 1e6:,.1f}"] for part, seconds in costs.items()]
+    print("\n".join(table(["part", "µs of a processor"], rows)))
+    head = ["symbols", "trades/s", *work.trade, "bars", "rows", "all", "most", "goes on with"]
     print("\n".join(table(head, [row(work, symbols, rate) for symbols in SYMBOLS for rate in RATES])))
 
 

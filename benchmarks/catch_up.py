@@ -1,13 +1,14 @@
 """Catch-up: how fast a topic's trades get into tick_data, and their bars into ohlcv_data, beside other ways to do it.
 
 The ways take turns in rounds, each in a process of its own that has started and warmed up before. What each wrote is
-compared with what pandas makes of the same trades.
+compared with what pandas makes of the same trades, after every round.
 """
 
 import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,7 @@ from psycopg.sql import SQL, Identifier
 from benchmarks import quix_environment
 from benchmarks.arm import Arm
 from benchmarks.market import Market
-from benchmarks.rounds import collect
+from benchmarks.rounds import collect, in_turn
 from benchmarks.stack import as_superuser, create_usual_tables
 from stock_pipeline.settings import Settings
 
@@ -43,7 +44,15 @@ CLEAR = """
 TRUNCATE tick_data, ohlcv_data, stream_offset, late_minute, stale_bar, benchmark.usual_tick, benchmark.usual_bar
 """
 
-BARS = "SELECT timestamp, symbol, open, high, low, close, volume FROM {} ORDER BY timestamp, symbol"
+HELD = {
+    "ticks": """
+        SELECT symbol, count(*), sum(price), sum(price * volume), sum(mod(extract(EPOCH FROM event_time), 86400))
+        FROM {}
+        GROUP BY symbol
+    """,
+    "bars": "SELECT timestamp, symbol, open, high, low, close, volume, ticks FROM {}",
+}
+"""What a task's table holds: of ticks, sums for each symbol."""
 
 OUT = """
 COPY (
@@ -70,32 +79,37 @@ def arms(settings: Settings, market: Market, folder: Path) -> Iterator[Mapping[s
         started = {}
         for name, module in MODULES.items():
             python = str(quix_environment.python()) if module == "quix" else sys.executable
-            environment = {**os.environ, "QUIX": json.dumps(quix)}
+            # What the streams say for themselves: a bar that is written again is no restatement.
+            environment = {**os.environ, "QUIX": json.dumps(quix), "PGOPTIONS": "-c stock_pipeline.cause=build"}
             started[name] = Arm.start(f"benchmarks.arms.{module}", environment, folder / f"{name}.log", python)
             cleanup.callback(started[name].stop)
         yield started
 
 
 class CatchUp:
-    """One comparison, over a stack that runs and holds nothing else; `small` is for what is SLOW."""
+    """One comparison, over a stack that runs and holds nothing else; `small` is for what is SLOW.
+
+    Attributes:
+        wrong: by task and way, how many symbols' ticks, or bars, were not as they ought to be, in all rounds.
+    """
 
     def __init__(self, settings: Settings, market: Market, small: Market, arms: Mapping[str, Arm]) -> None:
         self._settings = settings
         self._market = market
         self._small = small
         self._arms = arms
+        self.wrong: dict[str, Counter[str]] = {task: Counter() for task in TABLES}
 
-    def round(self, _number: int) -> Iterator[tuple[str, str, float]]:
+    def round(self, number: int) -> Iterator[tuple[str, str, float]]:
         """Of each way the task, its name, and the trades per second."""
         for task, tables in TABLES.items():
-            for name, arm in self._arms.items():
+            for name in in_turn(self._arms, number):
                 market = self._small if (task, name) in SLOW else self._market
                 self._clear()
-                seconds = arm.do(task, topic_of(market))
+                seconds = self._arms[name].do(task, topic_of(market))
                 wrong = self._wrong(task, tables.get(name), market)
-                if wrong:
-                    print(f"{name}, {task}: {wrong}", flush=True)
-                    assert name != "ours", wrong
+                assert name != "ours" or not wrong, f"{task}: {wrong} are wrong"
+                self.wrong[task][name] += wrong
                 yield task, name, market.trades / seconds
                 if (task, name) == ("ticks", "ours"):
                     for name_of_limit, connections in LIMITS.items():
@@ -111,20 +125,15 @@ class CatchUp:
             connection.execute(CLEAR)
         as_superuser(self._settings, "CHECKPOINT")
 
-    def _wrong(self, task: str, table: str | None, market: Market) -> str:
-        """In what the tables differ from what they ought to hold; empty where in nothing."""
+    def _wrong(self, task: str, table: str | None, market: Market) -> int:
+        """How many symbols' ticks, or bars, differ from what they ought to be, or are only in one of them."""
+        own = {"ticks": "tick_data", "bars": "ohlcv_data"}[task]
+        name = Identifier("benchmark", table) if table else Identifier(own)
+        expected = market.ticks() if task == "ticks" else market.bars()
+        columns = [*expected.index.names, *expected.columns]
         with self._connect() as connection:
-            if task == "ticks":
-                name = Identifier("benchmark", table) if table else Identifier("tick_data")
-                rows = connection.execute(SQL("SELECT count(*) FROM {}").format(name)).fetchall()
-                return "" if rows == [(market.trades,)] else f"{rows[0][0]:,} rows"
-            name, expected = Identifier("benchmark", table) if table else Identifier("ohlcv_data"), market.bars()
-            columns = ["timestamp", "symbol", *expected.columns]
-            found = pd.DataFrame(connection.execute(SQL(BARS).format(name)).fetchall(), columns=columns)
-        # A bar that only one of them has differs, too.
-        found, expected = found.set_index(["timestamp", "symbol"]).align(expected)
-        differ = ~np.isclose(found, expected, rtol=1e-9, atol=0).all(axis=1)
-        return f"{differ.sum():,} of {len(expected):,} bars differ" if differ.any() else ""
+            found = pd.DataFrame(connection.execute(SQL(HELD[task]).format(name)).fetchall(), columns=columns)
+        return differing(found.set_index(expected.index.names), expected)
 
     def _copy(self, connections: int) -> float:
         """Seconds that COPY takes for the rows that tick_data holds, sorted and encoded, all of them anew."""
@@ -148,11 +157,21 @@ def topic_of(market: Market) -> str:
     return f"benchmark-{market.trades}"
 
 
-def compare(settings: Settings, folder: Path, trades: int, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Trades per second of each task and way, a figure for each round after the first, which warms up."""
+def differing(found: pd.DataFrame, expected: pd.DataFrame) -> int:
+    """In how many rows the two differ; one that only one of them has differs, too."""
+    found, expected = found.astype(expected.dtypes).align(expected)
+    return int((~np.isclose(found, expected, rtol=1e-9, atol=0).all(axis=1)).sum())
+
+
+def compare(
+    settings: Settings, folder: Path, trades: int, rounds: int
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, Counter[str]]]:
+    """Trades per second of each task and way, a figure for each round after the first, which warms up; and what was
+    wrong, as CatchUp says it."""
     market, small = (Market(number, SYMBOLS, time.time_ns() // 1_000_000) for number in (trades, trades // 8))
     for sent in (market, small):
         sent.send(settings, topic_of(sent), PARTITIONS)
     create_usual_tables(settings)
     with arms(settings, small, folder) as started:
-        return collect(CatchUp(settings, market, small, started).round, rounds)
+        catch_up = CatchUp(settings, market, small, started)
+        return collect(catch_up.round, rounds), catch_up.wrong

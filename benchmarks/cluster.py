@@ -62,8 +62,10 @@ def streams(stack: Stack, changes: Mapping[str, str]) -> Iterator[None]:
         connection.execute("TRUNCATE tick_data, ohlcv_data, late_minute, stale_bar")
     for name in ("tick", "ohlcv"):
         stack.start("stream", name, **changes)
-    yield
-    stack.stop_started()
+    try:
+        yield
+    finally:
+        stack.stop_started()
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ On 100 million ticks of 50 symbols, or as many as are named; see rollups_and_che
 """
 
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from statistics import median
 
 import psycopg
@@ -49,18 +49,18 @@ CROSS JOIN generate_series(now() - INTERVAL '1 day', now(), '10 seconds') AS ten
 """
 
 
-def milliseconds(connection: psycopg.Connection, text: str, variables: dict[str, str]) -> float:
+def milliseconds(connection: psycopg.Connection, text: str, variables: dict[str, str], end: datetime) -> float:
     """The median, rows fetched."""
-    end = datetime.now(UTC)
     statement = as_grafana_asks(text, end - LAST_HOUR, end, variables).encode()
     return 1000 * median(seconds(lambda: connection.execute(statement).fetchall()) for _ in range(REPEATS))
 
 
-def measure(settings: Settings) -> dict[str, dict[str, float]]:
+def measure(settings: Settings, end: datetime) -> dict[str, dict[str, float]]:
     """By dashboard and panel, ms of its queries together; and plain, that of the plain query where there is one.
 
     Args:
         settings: with a database that `fill` has filled.
+        end: of the hour that is asked for, where the ticks end.
     """
     found: dict[str, dict[str, float]] = {}
     with psycopg.connect(settings.conninfo("owner"), autocommit=True) as owner:
@@ -72,9 +72,9 @@ def measure(settings: Settings) -> dict[str, dict[str, float]]:
             variables = {**dashboard.defaults, "symbol": SYMBOL}
             for query in dashboard.queries:
                 figures = found.setdefault(f"{dashboard.uid}, {query.owner}", {"ms": 0.0})
-                figures["ms"] += milliseconds(reader, query.text, variables)
+                figures["ms"] += milliseconds(reader, query.text, variables, end)
                 if query.owner in PLAIN:
-                    figures["plain"] = milliseconds(reader, PLAIN[query.owner], variables)
+                    figures["plain"] = milliseconds(reader, PLAIN[query.owner], variables, end)
     return found
 
 
@@ -82,9 +82,9 @@ def main() -> None:
     ticks = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000_000
     print(f"{ticks:,} ticks, median of {REPEATS} in ms\n\n| panel | ms | plain |\n|---|---|---|")
     with own_database() as owner:
-        fill(owner, ticks)
-        for panel, figures in measure(load_settings()).items():
-            print(f"| {panel} | {figures['ms']:.1f} | {figures.get('plain', '')} |")
+        for panel, figures in measure(load_settings(), fill(owner, ticks)).items():
+            plain = f"{figures['plain']:.1f}" if "plain" in figures else ""
+            print(f"| {panel} | {figures['ms']:.1f} | {plain} |")
 
 
 if __name__ == "__main__":

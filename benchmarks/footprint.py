@@ -22,7 +22,7 @@ DURATION = 300.0
 
 
 def measure(stack: Stack, rate: int) -> pd.DataFrame:
-    """For each part MB, the mean, and processor, the share of one.
+    """For each part, and all, MB, the mean of the time, most, the most at once, and processor, the share of one.
 
     Args:
         rate: trades a second; 0: a market that is closed.
@@ -48,5 +48,7 @@ def measure(stack: Stack, rate: int) -> pd.DataFrame:
     finally:
         pipeline.stop()
         stack.stop_started()
-    processor = {part: (after[part] - before[part]) / elapsed for part in after}
-    return pd.DataFrame({"MB": pd.DataFrame(samples).mean(), "processor": pd.Series(processor)})
+    processor = pd.Series({part: (after[part] - before[part]) / elapsed for part in after})
+    held = pd.DataFrame(samples)
+    processor["all"], held["all"] = processor.sum(), held.sum(axis="columns")
+    return pd.DataFrame({"MB": held.mean(), "most": held.max(), "processor": processor})

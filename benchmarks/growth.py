@@ -3,6 +3,7 @@
 Needs 30 GB of disk for 111 million ticks.
 """
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -17,8 +18,9 @@ import psycopg
 from benchmarks import dashboards
 from benchmarks.arm import Arm
 from benchmarks.market import Market
+from benchmarks.parts import family_seconds
 from benchmarks.rollups_and_checks import fill
-from benchmarks.rounds import TASKS, collect, medians, spreads
+from benchmarks.rounds import TASKS, collect, in_turn, medians
 from benchmarks.stack import as_superuser
 from stock_pipeline.database import init_db
 from stock_pipeline.settings import Settings
@@ -35,7 +37,8 @@ SYMBOLS = (50, 500, 5_000)
 PARTITIONS = (1, 2, 4)
 
 Curve = Mapping[int, Mapping[str, Any]]
-"""For each value trades a second of ticks and of bars, medians; and their spread: of each the least and the most."""
+"""For each value trades a second of ticks and of bars, medians; rounds: all figures; and microseconds: by task what a
+trade takes of a processor, medians, in the stream and in TimescaleDB."""
 
 Milliseconds = Mapping[str, Mapping[str, float]]
 """Of the queries of each panel."""
@@ -54,27 +57,50 @@ class Point:
     trades: int = TRADES
     from_empty: bool = True
 
-    def catch_up(self) -> dict[str, float]:
-        """Trades a second of ticks and of bars."""
+    def catch_up(self) -> Iterator[tuple[str, float, dict[str, float]]]:
+        """Of ticks and of bars, trades a second, and microseconds of a processor for each."""
         topic = f"growth-{next(_numbers)}"
         # Other times each time, so that no trade is stored already.
         Market(self.trades, self.symbols, time.time_ns() // 1_000_000).send(self.database, topic, self.partitions)
         if self.from_empty:
             with psycopg.connect(self.database.conninfo("owner")) as owner:
                 owner.execute(EMPTY)
-        as_superuser(self.database, "CHECKPOINT")
-        return {task: self.trades / self.arm.do(task, topic) for task in TASKS}
+        processes = {"stream": self.arm.process.pid, "timescaledb": _database_pid(self.database)}
+        for task in TASKS:
+            as_superuser(self.database, "CHECKPOINT")
+            before = {part: family_seconds(pid) for part, pid in processes.items()}
+            seconds = self.arm.do(task, topic)
+            used = {part: (family_seconds(pid) - before[part]) / self.trades * 1e6 for part, pid in processes.items()}
+            yield task, self.trades / seconds, used
 
 
 def interleaved(points: Mapping[int, Point]) -> Curve:
-    """Rounds over all points, the first of which warms up: the machine's speed changes from one minute to the next."""
+    """Rounds over all points, the first of which warms up."""
+    used: dict[tuple[int, str], list[dict[str, float]]] = {}
 
-    def one_round(_number: int) -> Iterator[tuple[int, str, float]]:
-        for value, point in points.items():
-            for task, speed in point.catch_up().items():
+    def one_round(number: int) -> Iterator[tuple[int, str, float]]:
+        for value in in_turn(points, number):
+            for task, speed, microseconds in points[value].catch_up():
+                used.setdefault((value, task), []).append(microseconds)
                 yield value, task, speed
 
-    return {value: {**medians(speeds), "spread": spreads(speeds)} for value, speeds in collect(one_round).items()}
+    def microseconds(value: int, task: str) -> dict[str, float]:
+        after_warm_up = used[value, task][1:]
+        return medians({part: [figures[part] for figures in after_warm_up] for part in after_warm_up[0]})
+
+    found = collect(one_round)
+    return {
+        value: {
+            **medians(found[value]),
+            "rounds": found[value],
+            "microseconds": {task: microseconds(value, task) for task in TASKS},
+        }
+        for value in points
+    }
+
+
+def _database_pid(settings: Settings) -> int:
+    return int(json.loads((settings.home / "run" / "timescaledb.json").read_text())["pid"])
 
 
 def by_stored(settings: Settings, folder: Path) -> tuple[Mapping[int, Milliseconds], Curve]:
@@ -84,8 +110,8 @@ def by_stored(settings: Settings, folder: Path) -> tuple[Mapping[int, Millisecon
     for stored, database in databases.items():
         init_db(database)
         with psycopg.connect(database.conninfo("owner"), autocommit=True) as owner:
-            fill(owner, stored)
-        queries[stored] = dashboards.measure(database)
+            end = fill(owner, stored)
+        queries[stored] = dashboards.measure(database, end)
     with ExitStack() as cleanup:
         arms = {stored: _arm(cleanup, folder, DB_URL=database.db_url) for stored, database in databases.items()}
         points = {n: Point(arm, databases[n], trades=LITTLE, from_empty=False) for n, arm in arms.items()}

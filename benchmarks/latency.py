@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,12 +17,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
 from benchmarks.arm import Arm
 from benchmarks.market import Market
-from benchmarks.parts import used
+from benchmarks.parts import processor_seconds, used
 from benchmarks.stack import as_superuser, create_usual_tables
 from stock_pipeline.services.supervisor import held_path
 from stock_pipeline.settings import Settings
@@ -34,11 +36,11 @@ SYMBOLS = 50
 POLL = 0.02
 """Seconds between two looks at the bars."""
 
-SETTLE = 15.0
+SETTLE = {"ours": 15.0, "usual": 120.0}
 """Seconds after the last trade that counts; what is not there then counts with what it has waited by then."""
 
 START = 180.0
-"""Seconds until the first trade is stored."""
+"""Seconds until the first trade is stored, and in a bar."""
 
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 
@@ -53,7 +55,18 @@ ORDER BY {}
 
 VERSIONS = """
 SELECT symbol, "timestamp" AS minute, ticks, pg_xact_commit_timestamp(xmin) AS committed_at
-FROM {} WHERE "timestamp" > now() - INTERVAL '3 minutes'
+FROM {} WHERE "timestamp" > now() - INTERVAL '5 minutes'
+"""
+
+ARRIVED = """
+SELECT
+    (SELECT max(event_time) FROM {}) > %(since)s
+    AND (SELECT max("timestamp") FROM {}) >= date_trunc('minute', %(since)s)
+"""
+
+BATCHES = """
+SELECT stream, round(avg(batch_seconds)::numeric, 3)::float FROM stream_stats
+WHERE recorded_at BETWEEN %s AND %s GROUP BY stream
 """
 
 
@@ -85,7 +98,7 @@ class BarWatch:
         self._statement = SQL(VERSIONS).format(table(name))
         self._ended = threading.Event()
         self._seen: dict[tuple[Any, ...], None] = {}
-        self._thread = threading.Thread(target=self._watch)
+        self._pool = ThreadPoolExecutor(1)
 
     def _watch(self) -> None:
         with psycopg.connect(self._conninfo, autocommit=True) as connection:
@@ -93,12 +106,13 @@ class BarWatch:
                 self._seen |= dict.fromkeys(connection.execute(self._statement).fetchall())
 
     def __enter__(self) -> "BarWatch":
-        self._thread.start()
+        self._watching = self._pool.submit(self._watch)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        self._watching.result()
+        self._pool.shutdown()
 
     def versions(self) -> pd.DataFrame:
         return pd.DataFrame(list(self._seen), columns=["symbol", "minute", "ticks", "committed_at"])
@@ -147,9 +161,20 @@ def pipeline(stack: Stack, settings: Settings, way: str, port: int) -> Iterator[
 
 
 def measure(running: Pipeline, settings: Settings, way: str, feed: Feed) -> dict[str, Any]:
-    """stored: the share of the trades that were due within the time; row and bar: percentiles of those, in seconds;
-    processor: of ours the share of one that each part used meanwhile.
+    """Of the trades that were due within the time, SETTLE after it:
+
+    stored, in_bar: the shares that are there; row, bar: percentiles of the seconds; later: the median to the row in the
+    last third of the time, by that in the first (a backlog that grows has more than 1); of ours, processor: the share
+    of one that each part used meanwhile, beside: the simulator and the measurement itself, batch_seconds: the mean
+    duration of each stream's batches.
     """
+
+    def used_now() -> dict[str, float]:
+        if way != "ours":
+            return {}
+        beside = {"simulator": psutil.Process(simulator.pid), "measurement": psutil.Process()}
+        return used(running) | {name: processor_seconds(process) for name, process in beside.items()}
+
     stack, rate = running.stack, feed.rate
     recording = stack.home.parent / f"{rate}.csv"
     Market(rate * 20, SYMBOLS, time.time_ns() // 1_000_000).frame().to_csv(recording, index=False)
@@ -158,17 +183,18 @@ def measure(running: Pipeline, settings: Settings, way: str, feed: Feed) -> dict
     simulator = stack.start("simulate", "--trades", str(recording), "--rate", str(rate), "--port", str(feed.port))
     try:
         with psycopg.connect(conninfo, autocommit=True) as connection:
-            arrived = SQL("SELECT max(event_time) > %s FROM {}").format(table(tick_table))
-            eventually(lambda: connection.execute(arrived, [since]).fetchall() == [(True,)], START)
+            arrived = SQL(ARRIVED).format(table(tick_table), table(bar_table))
+            eventually(lambda: connection.execute(arrived, {"since": since}).fetchall() == [(True,)], START)
             with BarWatch(conninfo, bar_table) as watch:
                 time.sleep(feed.warm_up)
-                begin, before = datetime.now(UTC), used(running) if way == "ours" else {}
+                begin, before = datetime.now(UTC), used_now()
                 time.sleep(feed.seconds)
-                end, after = datetime.now(UTC), used(running) if way == "ours" else {}
-                time.sleep(SETTLE)
+                end, after = datetime.now(UTC), used_now()
+                time.sleep(SETTLE[way])
             order = Identifier("seq" if way == "ours" else "event_time")
             statement = SQL(ROWS).format(table(tick_table), order)
             found = connection.execute(statement, [begin.replace(second=0, microsecond=0), end]).fetchall()
+            batches = connection.execute(BATCHES, [begin, end]).fetchall()
     finally:
         simulator.terminate()
         simulator.wait(30)
@@ -176,11 +202,19 @@ def measure(running: Pipeline, settings: Settings, way: str, feed: Feed) -> dict
     rows = pd.DataFrame(found, columns=["symbol", "event_time", "latency"])
     trades = with_bars(rows, watch.versions())
     trades = trades[trades["event_time"] >= begin]
-    to_bar = (trades["committed_at"].fillna(end + timedelta(seconds=SETTLE)) - trades["event_time"]).dt.total_seconds()
-    elapsed = (end - begin).total_seconds()
+    watched_until = end + timedelta(seconds=SETTLE[way])
+    to_bar = (trades["committed_at"].fillna(watched_until) - trades["event_time"]).dt.total_seconds()
+    elapsed = end - begin
+    thirds = trades.groupby((trades["event_time"] - begin) // (elapsed / 3))["latency"].median()
+    processor = {part: round((after[part] - before[part]) / elapsed.total_seconds(), 3) for part in after}
+    beside = {part: processor.pop(part) for part in ("simulator", "measurement") if part in processor}
     return {
-        "stored": round(len(trades) / (rate * elapsed), 3),
+        "stored": round(len(trades) / (rate * elapsed.total_seconds()), 3),
+        "in_bar": round(float(trades["committed_at"].notna().mean()), 3),
         "row": percentiles(trades["latency"]),
         "bar": percentiles(to_bar),
-        "processor": {part: round((after[part] - before[part]) / elapsed, 3) for part in after},
+        "later": round(float(thirds.iloc[-1] / thirds.iloc[0]), 2),
+        "processor": processor,
+        "beside": beside,
+        "batch_seconds": dict(batches),
     }

@@ -52,7 +52,20 @@ class Market:
         minutes = pd.to_datetime(frame["t"] // 60_000 * 60_000, unit="ms", utc=True)
         groups = frame.groupby([minutes.rename("timestamp"), frame["s"].rename("symbol")])
         return groups.agg(
-            open=("p", "first"), high=("p", "max"), low=("p", "min"), close=("p", "last"), volume=("v", "sum")
+            open=("p", "first"),
+            high=("p", "max"),
+            low=("p", "min"),
+            close=("p", "last"),
+            volume=("v", "sum"),
+            ticks=("p", "size"),
+        )
+
+    def ticks(self) -> pd.DataFrame:
+        """Of each symbol's trades their number, and the sums of p, of p times v, and of the seconds since midnight."""
+        frame = self.frame()
+        frame = frame.assign(notional=frame["p"] * frame["v"], seconds=frame["t"] % 86_400_000 / 1000)
+        return frame.groupby(frame["s"].rename("symbol")).agg(
+            ticks=("p", "size"), prices=("p", "sum"), notional=("notional", "sum"), seconds=("seconds", "sum")
         )
 
     def send(self, settings: Settings, topic: str, partitions: int) -> None:

@@ -8,14 +8,16 @@ import time
 from collections.abc import Sequence
 from threading import Thread
 
+import psutil
 from confluent_kafka import Consumer, TopicPartition
 from websockets.sync.server import Server, ServerConnection, serve
 
 from benchmarks.market import Market
+from benchmarks.parts import processor_seconds
 from stock_pipeline_tests.conftest import Stack, eventually, free_port
 
-TRADES = {1: 50_000, 10: 250_000, 100: 600_000}
-"""How many are sent with so many in a frame: about six seconds of each."""
+TRADES = {1: 60_000, 10: 350_000, 100: 800_000}
+"""How many are sent with so many in a frame: five or six seconds of each."""
 
 SETTLE = 3.0
 """Seconds for the producer to subscribe to all symbols."""
@@ -28,7 +30,7 @@ POLL = 0.1
 
 def frames(market: Market, size: int) -> list[str]:
     """All trades, as Finnhub sends them."""
-    rows = market.frame().to_dict("records")
+    rows = market.frame().assign(c=None).to_dict("records")
     return [
         json.dumps({"data": rows[begin : begin + size], "type": "trade"}, separators=(",", ":"))
         for begin in range(0, market.trades, size)
@@ -58,12 +60,13 @@ class Blast:
         self._server.shutdown()
 
 
-def measure(stack: Stack, trades: int, size: int, topic: str) -> float:
-    """Trades a second.
+def measure(stack: Stack, size: int, topic: str) -> tuple[float, float]:
+    """Trades a second, and microseconds of a processor that the producer used for each, with so many in a frame.
 
     Args:
         topic: a new one.
     """
+    trades = TRADES[size]
     market = Market(trades, 50, time.time_ns() // 1_000_000)
     sent = frames(market, size)
     blast = Blast(sent)
@@ -75,13 +78,16 @@ def measure(stack: Stack, trades: int, size: int, topic: str) -> float:
 
     symbols = ",".join(market.frame()["s"].unique())
     feed = {"FINNHUB_URL": f"ws://127.0.0.1:{blast.port}", "FINNHUB_TOKEN": "benchmark", "SYMBOLS": symbols}
-    stack.start("produce", KAFKA_TOPIC=topic, **feed)
+    process = psutil.Process(stack.start("produce", KAFKA_TOPIC=topic, **feed).pid)
     try:
         messages = sum(len({trade["s"] for trade in json.loads(frame)["data"]}) for frame in sent)
-        eventually(lambda: blast.began and acknowledged() >= messages, PATIENCE, POLL)
+        eventually(lambda: blast.began, PATIENCE, POLL)
+        used = processor_seconds(process)
+        eventually(lambda: acknowledged() >= messages, PATIENCE, POLL)
         seconds = time.perf_counter() - blast.began
+        used = processor_seconds(process) - used
     finally:
         stack.stop_started()
         consumer.close()
         blast.close()
-    return trades / seconds
+    return trades / seconds, used / trades * 1e6

@@ -10,9 +10,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import psutil
 
-from benchmarks.rounds import TASKS
+from benchmarks.rounds import TASKS, ratio
 from stock_pipeline.local.stack import components
 from stock_pipeline.settings import Settings
 
@@ -43,7 +44,7 @@ def write(results: Mapping[str, Any]) -> None:
     (FOLDER / "latest.json").write_text(json.dumps(results, indent=2) + "\n")
     lines = [
         line
-        for name, lines_of in TABLES.items()
+        for name, lines_of in SECTIONS.items()
         if name in results
         for line in (f"{name}: {described(results['run'][name])}", "", *lines_of(results[name]))
     ]
@@ -66,17 +67,21 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str
     yield ""
 
 
-def spread(least: float, most: float) -> str:
-    return f"{least:,.0f} to {most:,.0f}"
+def spread(figures: Sequence[float]) -> str:
+    return f"{min(figures):,.0f} to {max(figures):,.0f}"
 
 
 def catch_up_table(found: Mapping[str, Any]) -> Iterator[str]:
     rows = []
     for task in TASKS:
+        rounds, wrong = found["rounds"][task], found["wrong"][task]
         for name, speed in found[task].items():
-            ratio = f"{found[task]['ours'] / speed:.2f}"
-            rows.append([task, name, f"{speed:,.0f}", spread(*found["spread"][task][name]), ratio])
-    yield from table(["catch-up", "way", "trades/s, median", "spread", "ours is times as fast"], rows)
+            times = f"{ratio(rounds['ours'], rounds[name]):.2f}"
+            rows.append([task, name, f"{speed:,.0f}", spread(rounds[name]), times, wrong.get(name, "")])
+    head = ["catch-up", "way", "trades/s, median", "spread", "ours is times as fast, median of rounds", "wrong"]
+    yield from table(head, rows)
+    yield "Wrong: symbols' ticks, or bars, that differ from what pandas makes of the trades, in all rounds together."
+    yield ""
 
 
 def latency_table(found: Mapping[str, Any]) -> Iterator[str]:
@@ -86,23 +91,31 @@ def latency_table(found: Mapping[str, Any]) -> Iterator[str]:
             way,
             kind,
             *(f"{seconds:.2f}" for seconds in figures[kind].values()),
-            f"{figures['stored']:.0%}",
+            f"{figures[{'row': 'stored', 'bar': 'in_bar'}[kind]]:.0%}",
+            f"{figures['later']:.2f}" if kind == "row" else "",
         ]
         for rate, ways in found.items()
         for way, figures in {"ours": ways, "usual": ways.get("usual")}.items()
         if figures
         for kind in ("row", "bar")
     ]
-    yield from table(["trades/s", "way", "trade to", "p50, s", "p95", "p99", "stored 15 s later"], rows)
-    yield "A trade that was in no bar 15 s after the last counts with the time that it had waited by then."
+    head = ["trades/s", "way", "trade to", "p50, s", "p95", "p99", "there in the end", "last third by first"]
+    yield from table(head, rows)
+    yield "In the end: 15 s after the last trade that counts, two minutes for the usual way. A trade that is in no bar"
+    yield "by then counts with what it has waited. Last third by first: the median in the last third of the time, as a"
+    yield "multiple of that in the first."
     yield ""
-    shares = {rate.removeprefix("r"): ways["processor"] for rate, ways in found.items()}
-    parts = next(iter(shares.values()))
-    yield from table(
-        ["ours, of one processor", *(f"{rate} trades/s" for rate in shares)],
-        [[part, *(f"{used[part]:.1%}" for used in shares.values())] for part in parts]
-        + [["all", *(f"{sum(used.values()):.1%}" for used in shares.values())]],
-    )
+    rates = [f"{rate.removeprefix('r')} trades/s" for rate in found]
+    used = pd.DataFrame([ways["processor"] for ways in found.values()], rates).T
+    used.loc["all"] = used.sum()
+    beside = pd.DataFrame([ways["beside"] for ways in found.values()], rates).T.rename("beside: {}".format)
+    batches = pd.DataFrame([ways["batch_seconds"] for ways in found.values()], rates).T
+    for title, figures, form in (
+        ("ours, of one processor", pd.concat([used, beside]), ".1%"),
+        ("a batch's mean duration, s", batches, ".2f"),
+    ):
+        rows = [[part, *(format(value, form) for value in row)] for part, *row in figures.itertuples()]
+        yield from table([title, *rates], rows)
 
 
 def growth_table(found: Mapping[str, Any]) -> Iterator[str]:
@@ -111,11 +124,12 @@ def growth_table(found: Mapping[str, Any]) -> Iterator[str]:
         first = next(iter(curve.values()))
         for value, speeds in curve.items():
             for task in TASKS:
-                ratio = f"{speeds[task] / first[task]:.2f}"
-                rows.append(
-                    [name, f"{int(value):,}", task, f"{speeds[task]:,.0f}", spread(*speeds["spread"][task]), ratio]
-                )
-    yield from table(["catch-up by", "", "", "trades/s, median", "spread", "times the first"], rows)
+                rounds, used = speeds["rounds"][task], speeds["microseconds"][task]
+                times = f"{ratio(rounds, first['rounds'][task]):.2f}"
+                taken = [f"{used[part]:.1f}" for part in ("stream", "timescaledb")]
+                rows.append([name, f"{int(value):,}", task, f"{speeds[task]:,.0f}", spread(rounds), times, *taken])
+    head = ["catch-up by", "", "", "trades/s, median", "spread", "times the first, median of rounds"]
+    yield from table([*head, "µs of a processor for a trade: stream", "TimescaleDB"], rows)
     queries = found["queries"]
     sizes = list(queries)
     rows = [[query, *(f"{queries[size][query]['ms']:.1f}" for size in sizes)] for query in queries[sizes[0]]]
@@ -123,20 +137,23 @@ def growth_table(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def producer_table(found: Mapping[str, Any]) -> Iterator[str]:
-    rows = [[size, f"{found[size]:,.0f}", spread(*limits)] for size, limits in found["spread"].items()]
-    yield from table(["trades in a frame", "trades/s, median", "spread"], rows)
+    rows = [
+        [size, f"{found[size]:,.0f}", spread(figures), f"{found['microseconds'][size]:.1f}"]
+        for size, figures in found["rounds"].items()
+    ]
+    yield from table(["trades in a frame", "trades/s, median", "spread", "µs of a processor for a trade"], rows)
 
 
 def footprint_table(found: Mapping[str, Any]) -> Iterator[str]:
     rows = [
-        [load, part, f"{figures['MB']:,.0f}", f"{figures['processor']:.0%}"]
+        [load, part, f"{figures['MB']:,.0f}", f"{figures['most']:,.0f}", f"{figures['processor']:.0%}"]
         for load, parts in found.items()
         for part, figures in parts.items()
     ]
-    yield from table(["trades/s", "part", "MB", "of one processor"], rows)
+    yield from table(["trades/s", "part", "MB, mean", "most", "of one processor"], rows)
 
 
-TABLES = {
+SECTIONS = {
     "catch_up": catch_up_table,
     "latency": latency_table,
     "growth": growth_table,
@@ -145,11 +162,17 @@ TABLES = {
 }
 
 
+def limits(rounds: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the most of each."""
+    figures = np.array(rounds)
+    return figures.min(axis=1), figures.max(axis=1)
+
+
 def draw_catch_up(found: Mapping[str, Any]) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.5), layout="constrained")
     for axis, task in zip(axes, TASKS, strict=True):
         names, speeds = list(found[task]), np.array(list(found[task].values()))
-        least, most = np.array([found["spread"][task][name] for name in names]).T
+        least, most = limits([found["rounds"][task][name] for name in names])
         axis.barh(
             names,
             speeds,
@@ -168,7 +191,7 @@ def draw_growth(found: Mapping[str, Any]) -> None:
         values = [int(value) for value in curve]
         for task in TASKS:
             speeds = np.array([point[task] for point in curve.values()])
-            least, most = np.array([point["spread"][task] for point in curve.values()]).T
+            least, most = limits([point["rounds"][task] for point in curve.values()])
             axis.errorbar(values, speeds, (speeds - least, most - speeds), fmt="o-", capsize=3, label=task)
         axis.set(title=f"Catch-up by {name}", xscale="log", ylim=(0, None), ylabel="trades per second")
         axis.set_xticks(values, [f"{value:,}" for value in values])

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from statistics import median
 
 import psycopg
@@ -56,8 +57,8 @@ WHERE timestamp = (SELECT min(timestamp) FROM ohlcv_data WHERE NOT is_final)
 """
 
 
-def fill(connection: psycopg.Connection, ticks: int) -> None:
-    """Ticks and their bars, and streams that have taken them all in."""
+def fill(connection: psycopg.Connection, ticks: int) -> datetime:
+    """Ticks and their bars, and streams that have taken them all in; the time where they end."""
     [(now,)] = connection.execute("SELECT date_trunc('minute', now())").fetchall()
     values = {"now": now, "symbols": SYMBOLS, "per_second": ticks / (HOURS * 3600)}
     connection.execute(
@@ -79,6 +80,7 @@ def fill(connection: psycopg.Connection, ticks: int) -> None:
     )
     # What autovacuum would do meanwhile.
     connection.execute("VACUUM (ANALYZE)")
+    return now
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -1,4 +1,7 @@
-"""What the rounds of a comparison come to: the ways, or the points of a curve, take turns in each."""
+"""Rounds of a comparison, and what they come to: the ways, or the points of a curve, take turns in each.
+
+The machine's speed changes within minutes: what is compared is compared within a round.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
@@ -10,6 +13,7 @@ ROUNDS = 5
 TASKS = ("ticks", "bars")
 
 Group = TypeVar("Group")
+Item = TypeVar("Item")
 
 
 def collect(
@@ -24,15 +28,23 @@ def collect(
     for number in range(rounds + 1):
         for group, name, speed in one_round(number):
             print(f"round {number}, {group}, {name}: {speed:,.0f} trades/s", flush=True)
+            figures = found.setdefault(group, {}).setdefault(name, [])
             if number:
-                found.setdefault(group, {}).setdefault(name, []).append(speed)
+                figures.append(speed)
     return found
+
+
+def in_turn(items: Iterable[Item], number: int) -> list[Item]:
+    """The order of a round: another one begins in each, so that nobody always follows the same."""
+    listed = list(items)
+    first = number % len(listed)
+    return listed[first:] + listed[:first]
 
 
 def medians(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: median(figures) for name, figures in found.items()}
 
 
-def spreads(found: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
-    """The least and the most."""
-    return {name: (min(figures), max(figures)) for name, figures in found.items()}
+def ratio(figures: Sequence[float], others: Sequence[float]) -> float:
+    """How many times as fast, within each round: the median."""
+    return median(figure / other for figure, other in zip(figures, others, strict=True))

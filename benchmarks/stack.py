@@ -21,8 +21,9 @@ def own_stack() -> Iterator[Stack]:
         stack = on_free_ports(Path(folder) / "home")
         os.environ.update(stack.environment)
         load_settings.cache_clear()
-        assert stack.command("up").returncode == 0
         try:
+            up = stack.command("up")
+            assert up.returncode == 0, up.stderr
             yield stack
         finally:
             assert stack.command("down", "--wipe").returncode == 0

@@ -69,7 +69,7 @@ def write_bars(batch: DataFrame, _batch_id: int) -> None:
     with closing(psycopg.connect(SETTINGS.conninfo("owner"))) as connection:
         for row in rows.itertuples(index=False):
             connection.execute(INSERT, list(row))
-            connection.commit()
+        connection.commit()
 
 
 def bars(topic: str) -> DataFrame:
