@@ -195,6 +195,7 @@ def measure(running: Pipeline, settings: Settings, way: str, feed: Feed) -> dict
             statement = SQL(ROWS).format(table(tick_table), order)
             found = connection.execute(statement, [begin.replace(second=0, microsecond=0), end]).fetchall()
             batches = connection.execute(BATCHES, [begin, end]).fetchall()
+            assert way == "ours" or not batches, "our streams ran beside the usual way"
     finally:
         simulator.terminate()
         simulator.wait(30)

@@ -222,7 +222,12 @@ def service_sensor(service: ServiceName, target: JobDefinition) -> SensorDefinit
         if supervised:
             return SkipReason(f"{service}: a run that Dagster shows as ended still supervises it")
         latest = records[0] if records else None
-        if latest is not None and latest.dagster_run.status == DagsterRunStatus.CANCELED:
+        if latest is not None:
+            is_stopped = latest.dagster_run.status == DagsterRunStatus.CANCELED
+        else:
+            # Dagster has lost its runs, or has none yet.
+            is_stopped = held_path(settings, service).exists()
+        if is_stopped:
             return SkipReason(f"{service}: stopped by a person; launch the job {target.name} to start it again")
         # A process that runs is attached to at once, however often its runs ended: they end with Dagster, too.
         pause = 0.0 if is_held(lock_path(settings, service)) else _remaining_pause(records)

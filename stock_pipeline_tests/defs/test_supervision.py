@@ -17,6 +17,7 @@ from stock_pipeline.defs.ingest.producer import keep_producer_running, producer
 from stock_pipeline.defs.supervision import supervisor_lock
 from stock_pipeline.services.lock import hold
 from stock_pipeline.services.service import lock_path
+from stock_pipeline.services.supervisor import held_path
 from stock_pipeline.settings import load_settings
 
 
@@ -73,6 +74,15 @@ def test_a_run_that_was_cancelled_stays_down_until_a_person_starts_it(instance: 
     assert "stopped by a person" in tick(instance).skip_message
     add_run(instance, DagsterRunStatus.SUCCESS)
     assert isinstance(tick(instance), RunRequest)
+
+
+def test_a_service_that_a_person_stopped_stays_down_though_dagster_has_lost_its_runs(instance: DagsterInstance):
+    held = held_path(load_settings(), "producer")
+    held.parent.mkdir(parents=True)
+    held.touch()
+    assert "stopped by a person" in tick(instance).skip_message
+    add_run(instance, DagsterRunStatus.FAILURE)
+    assert isinstance(tick(instance), RunRequest), "a person has launched it since"
 
 
 def test_after_repeated_failures_it_backs_off(instance: DagsterInstance):
