@@ -34,7 +34,7 @@ SMALL = 1_000
 LONG = 10.0
 """Seconds of a batch of the ohlcv stream that has more bars to write than it can within one."""
 
-HELD = 5.0
+HELD = 2.0
 """Seconds: where 99 of 100 rows do not come within them, the rate is more than two cores hold."""
 
 FILL = 0.7
@@ -127,7 +127,7 @@ def main() -> None:
         "ohlcv stream, a bar in a batch": work.bar,
         "TimescaleDB, a bar in a batch": work.bar_row,
     }
-    rows = [[part, f"{seconds * 1e6:,.1f}"] for part, seconds in costs.items()]
+    rows = [[part, f"{seconds * 1e6:,.{1 if seconds < 1e-3 else 0}f}"] for part, seconds in costs.items()]
     print("\n".join(table(["part", "µs of a processor"], rows)))
     head = ["symbols", "trades/s", *work.trade, "bars", "rows", "all", "most", "goes on with"]
     print("\n".join(table(head, [row(work, symbols, rate) for symbols in SYMBOLS for rate in RATES])))
