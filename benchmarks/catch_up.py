@@ -12,25 +12,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
 from benchmarks import quix_environment
 from benchmarks.arm import Arm
 from benchmarks.market import Market
-from benchmarks.rounds import collect, in_turn
-from benchmarks.stack import as_superuser, create_usual_tables
+from benchmarks.rounds import TASKS, collect, in_turn
+from benchmarks.stack import as_superuser, create_usual_tables, tables
 from stock_pipeline.settings import Settings
 
 MODULES = {"ours": "ours", "usual": "usual", "python": "one_process", "quixstreams": "quix"}
 """Of each way its module in benchmarks.arms."""
-
-TABLES = {"ticks": {"usual": "usual_tick"}, "bars": {"usual": "usual_bar"}}
-"""Where it writes, where that is not the product's own table."""
 
 SLOW = {("ticks", "quixstreams"), ("bars", "quixstreams")}
 """What gets a topic with an eighth of the trades: it takes them one by one, so its speed is the same for any number."""
@@ -98,16 +96,16 @@ class CatchUp:
         self._market = market
         self._small = small
         self._arms = arms
-        self.wrong: dict[str, Counter[str]] = {task: Counter() for task in TABLES}
+        self.wrong: dict[str, Counter[str]] = {task: Counter() for task in TASKS}
 
     def round(self, number: int) -> Iterator[tuple[str, str, float]]:
         """Of each way the task, its name, and the trades per second."""
-        for task, tables in TABLES.items():
+        for task in TASKS:
             for name in in_turn(self._arms, number):
                 market = self._small if (task, name) in SLOW else self._market
                 self._clear()
                 seconds = self._arms[name].do(task, topic_of(market))
-                wrong = self._wrong(task, tables.get(name), market)
+                wrong = self._wrong(task, name, market)
                 assert name != "ours" or not wrong, f"{task}: {wrong} are wrong"
                 self.wrong[task][name] += wrong
                 yield task, name, market.trades / seconds
@@ -125,14 +123,12 @@ class CatchUp:
             connection.execute(CLEAR)
         as_superuser(self._settings, "CHECKPOINT")
 
-    def _wrong(self, task: str, table: str | None, market: Market) -> int:
+    def _wrong(self, task: str, way: str, market: Market) -> int:
         """How many symbols' ticks, or bars, differ from what they ought to be, or are only in one of them."""
-        own = {"ticks": "tick_data", "bars": "ohlcv_data"}[task]
-        name = Identifier("benchmark", table) if table else Identifier(own)
-        expected = market.ticks() if task == "ticks" else market.bars()
+        table, expected = dict(zip(TASKS, tables(way), strict=True))[task], expected_of(market, task)
         columns = [*expected.index.names, *expected.columns]
         with self._connect() as connection:
-            found = pd.DataFrame(connection.execute(SQL(HELD[task]).format(name)).fetchall(), columns=columns)
+            found = pd.DataFrame(connection.execute(SQL(HELD[task]).format(table)).fetchall(), columns=columns)
         return differing(found.set_index(expected.index.names), expected)
 
     def _copy(self, connections: int) -> float:
@@ -155,6 +151,12 @@ class CatchUp:
 
 def topic_of(market: Market) -> str:
     return f"benchmark-{market.trades}"
+
+
+@cache
+def expected_of(market: Market, task: str) -> pd.DataFrame:
+    """What pandas makes of a market's trades, in the columns of HELD: the same after every round."""
+    return market.ticks() if task == "ticks" else market.bars()
 
 
 def differing(found: pd.DataFrame, expected: pd.DataFrame) -> int:

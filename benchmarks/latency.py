@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 import psutil
 import psycopg
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Identifier
 
 from benchmarks.arm import Arm
 from benchmarks.market import Market
 from benchmarks.parts import processor_seconds, used
-from benchmarks.stack import as_superuser, create_usual_tables
+from benchmarks.stack import as_superuser, create_usual_tables, tables
 from stock_pipeline.services.supervisor import held_path
 from stock_pipeline.settings import Settings
 from stock_pipeline_tests.compose.containers import Containers
@@ -43,8 +43,6 @@ START = 180.0
 """Seconds until the first trade is stored, and in a bar."""
 
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
-
-TABLES = {"ours": ("tick_data", "ohlcv_data"), "usual": ("benchmark.usual_tick", "benchmark.usual_bar")}
 
 ROWS = """
 SELECT symbol, event_time, extract(EPOCH FROM pg_xact_commit_timestamp(xmin) - event_time)::double precision AS latency
@@ -86,16 +84,12 @@ class Feed:
     seconds: float
 
 
-def table(name: str) -> Composed:
-    return SQL(".").join(map(Identifier, name.split(".")))
-
-
 class BarWatch:
     """Keeps every version of the newest bars that it sees, in a thread."""
 
-    def __init__(self, conninfo: str, name: str) -> None:
+    def __init__(self, conninfo: str, table: Identifier) -> None:
         self._conninfo = conninfo
-        self._statement = SQL(VERSIONS).format(table(name))
+        self._statement = SQL(VERSIONS).format(table)
         self._ended = threading.Event()
         self._seen: dict[tuple[Any, ...], None] = {}
         self._pool = ThreadPoolExecutor(1)
@@ -178,12 +172,12 @@ def measure(running: Pipeline, settings: Settings, way: str, feed: Feed) -> dict
     stack, rate = running.stack, feed.rate
     recording = stack.home.parent / f"{rate}.csv"
     Market(rate * 20, SYMBOLS, time.time_ns() // 1_000_000).frame().to_csv(recording, index=False)
-    tick_table, bar_table = TABLES[way]
+    tick_table, bar_table = tables(way)
     conninfo, since = settings.conninfo("owner"), datetime.now(UTC)
     simulator = stack.start("simulate", "--trades", str(recording), "--rate", str(rate), "--port", str(feed.port))
     try:
         with psycopg.connect(conninfo, autocommit=True) as connection:
-            arrived = SQL(ARRIVED).format(table(tick_table), table(bar_table))
+            arrived = SQL(ARRIVED).format(tick_table, bar_table)
             eventually(lambda: connection.execute(arrived, {"since": since}).fetchall() == [(True,)], START)
             with BarWatch(conninfo, bar_table) as watch:
                 time.sleep(feed.warm_up)
@@ -192,7 +186,7 @@ def measure(running: Pipeline, settings: Settings, way: str, feed: Feed) -> dict
                 end, after = datetime.now(UTC), used_now()
                 time.sleep(SETTLE[way])
             order = Identifier("seq" if way == "ours" else "event_time")
-            statement = SQL(ROWS).format(table(tick_table), order)
+            statement = SQL(ROWS).format(tick_table, order)
             found = connection.execute(statement, [begin.replace(second=0, microsecond=0), end]).fetchall()
             batches = connection.execute(BATCHES, [begin, end]).fetchall()
             assert way == "ours" or not batches, "our streams ran beside the usual way"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+from psycopg.sql import Identifier
 
 from stock_pipeline.local.timescaledb import SUPERUSER
 from stock_pipeline.settings import Settings, load_settings
@@ -27,6 +28,13 @@ def own_stack() -> Iterator[Stack]:
             yield stack
         finally:
             assert stack.command("down", "--wipe").returncode == 0
+
+
+def tables(way: str) -> tuple[Identifier, Identifier]:
+    """Where a way writes its ticks and its bars: all but the usual one write to the product's own tables."""
+    if way == "usual":
+        return Identifier("benchmark", "usual_tick"), Identifier("benchmark", "usual_bar")
+    return Identifier("tick_data"), Identifier("ohlcv_data")
 
 
 def create_usual_tables(settings: Settings) -> None:
