@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import signal
 import socket
 import subprocess
 from abc import ABC, abstractmethod
@@ -25,6 +26,7 @@ class Component(ABC):
     name: str
     setting: str
     """The setting that says where it listens."""
+    stop_signal = signal.SIGTERM
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -51,6 +53,10 @@ class Component(ABC):
     @abstractmethod
     def is_healthy(self) -> bool:
         """Whether it answers."""
+
+    def is_recovering(self) -> bool:
+        """Whether it says that it is on its way, however long that takes."""
+        return False
 
     @abstractmethod
     def version(self) -> str:
@@ -94,13 +100,16 @@ class Component(ABC):
 
     def _wait_until_healthy(self, process: subprocess.Popen[bytes]) -> None:
         """Until it answers or has ended, or patience is at its end."""
-        wait_until(lambda: process.poll() is not None or self.is_healthy(), START_PATIENCE)
+        while not wait_until(lambda: process.poll() is not None or self.is_healthy(), START_PATIENCE):
+            if not self.is_recovering():
+                return
+            log.info("%s recovers from how it ended; see %s", self.name, self.log_file)
 
     def stop(self) -> bool:
         """Stop it; false where it was not running."""
         record = self.record()
         if record is not None:
-            record.terminate(patience=30)
+            record.terminate(30, self.stop_signal)
         self.record_path.unlink(missing_ok=True)
         return record is not None
 

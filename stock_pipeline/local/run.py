@@ -155,7 +155,8 @@ def run_everything(settings: Settings) -> None:
         try:
             log.info("starting TimescaleDB and Kafka")
             up(settings)
-            _supervise(settings, stop)
+            if not stop.is_set():
+                _supervise(settings, stop)
         finally:
             log.info("stopping")
             _stop_everything(settings)

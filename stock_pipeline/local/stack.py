@@ -17,6 +17,7 @@ from stock_pipeline.local.timescaledb import TimescaleDB
 from stock_pipeline.services.lock import hold, is_held
 from stock_pipeline.services.processes import ProcessRecord
 from stock_pipeline.services.service import Heartbeat, ServiceName, lock_path, record_path, run_folder
+from stock_pipeline.services.supervisor import living_process
 from stock_pipeline.settings import Settings
 
 RUN = "run"
@@ -92,8 +93,8 @@ def down(settings: Settings, wipe: bool = False, keep_run: bool = False) -> list
     """
     stopped = []
     for name in dict.fromkeys((RUN, *reversed(RUN_PROCESSES), *_services(settings))):
-        record = ProcessRecord.read(record_path(settings, name))
-        if record is not None and record.is_alive() and not (keep_run and name == RUN):
+        record = living_process(settings, name)
+        if record is not None and not (keep_run and name == RUN):
             record.terminate(patience=60)
             stopped.append(name)
     with hold(lock_path(settings, "stack"), patience=120):

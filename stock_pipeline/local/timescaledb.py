@@ -5,6 +5,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -37,6 +38,8 @@ SERVER_SETTINGS = {
 class TimescaleDB(Component):
     name = "timescaledb"
     setting = "db_url"
+    # At SIGTERM it would wait until every client has gone.
+    stop_signal = signal.SIGINT
 
     @property
     def address(self) -> tuple[str, int]:
@@ -56,13 +59,16 @@ class TimescaleDB(Component):
         if (self._folder / "PG_VERSION").exists():
             self._remove_stale_lock()
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        # Under another name until it is whole: what a killed initdb leaves looks like a database.
+        partial = self._folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         with tempfile.TemporaryDirectory() as temporary:
             password_file = Path(temporary) / "password"
             password_file.write_text(passwords["superuser"])
-            self._give_to_server(Path(temporary), password_file, self._folder)
+            self._give_to_server(Path(temporary), password_file, partial)
             options = [f"--username={SUPERUSER}", f"--pwfile={password_file}", "--auth=scram-sha-256"]
-            options += ["--encoding=UTF8", "--locale=C", f"--pgdata={self._folder}"]
+            options += ["--encoding=UTF8", "--locale=C", f"--pgdata={partial}"]
             done = subprocess.run(
                 [*self._as_server(), str(self._program("initdb")), *options],
                 capture_output=True,
@@ -70,8 +76,9 @@ class TimescaleDB(Component):
                 cwd=temporary,
             )
         if done.returncode != 0:
-            shutil.rmtree(self._folder)
+            shutil.rmtree(partial)
             raise StartError(f"timescaledb: {self._folder} could not be created:\n{done.stdout}{done.stderr}")
+        partial.rename(self._folder)
 
     def _remove_stale_lock(self) -> None:
         """Remove postmaster.pid where its process is a zombie, which PostgreSQL takes for a living one.
@@ -108,6 +115,15 @@ class TimescaleDB(Component):
                 return True
         except psycopg.OperationalError:
             return False
+
+    def is_recovering(self) -> bool:
+        """Whether it replays its log, as after a kill."""
+        try:
+            with psycopg.connect(self._superuser_conninfo()):
+                return False
+        except psycopg.OperationalError as error:
+            # libpq keeps no SQLSTATE of a connection that failed; log messages are in English, by --locale=C.
+            return "the database system is" in str(error)
 
     def on_healthy(self) -> None:
         """Create the owner of the database, who is no superuser."""
@@ -147,9 +163,11 @@ class TimescaleDB(Component):
             configured = self.settings.db_password
             owner = configured.get_secret_value() if configured else generated["owner"]
             generated["superuser"] = owner if self.settings.db_user == SUPERUSER else secrets.token_urlsafe(24)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as target:
-                json.dump(generated, target, indent=2)
+            partial = path.with_suffix(".partial")
+            partial.unlink(missing_ok=True)
+            partial.touch(0o600)
+            partial.write_text(json.dumps(generated, indent=2))
+            partial.replace(path)
         passwords: dict[str, str] = json.loads(path.read_text())
         return passwords
 

@@ -1,6 +1,7 @@
 """Processes as files: who started what, is it still that process, and how to end it.
 
-A process is known by its id and its start time together: ids are used again.
+A process is known by its id and its start together: ids are used again. The start is counted from the boot, since the
+time of day at which the kernel says that a process began moves with every step of the clock.
 """
 
 import logging
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +24,29 @@ log = logging.getLogger(__name__)
 LOG_FILE_LIMIT = 10 * 1024 * 1024
 """A log file larger than this many bytes is set aside, as NAME.log.1, when its service starts."""
 
+STARTED = 19
+"""Place of a process's start among the fields of /proc/PID/stat that follow the program's name."""
+
+
+def identity(pid: int) -> str:
+    """What no other process has: the boot, and the start in the kernel's ticks since then (proc(5), `stat`).
+
+    Raises:
+        psutil.NoSuchProcess: there is no such process.
+    """
+    try:
+        # The name of the program, in parentheses, may hold any character.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise psutil.NoSuchProcess(pid) from error
+    return f"{boot_id()}-{fields[STARTED]}"
+
+
+@cache
+def boot_id() -> str:
+    """Changes with each start of the machine (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
 
 class ProcessRecord(BaseModel, frozen=True):
     """A process, written to `home/run/NAME.json`."""
@@ -29,13 +54,16 @@ class ProcessRecord(BaseModel, frozen=True):
     name: str
     pid: int
     created: float
-    """Start time as the kernel gives it, in seconds since the epoch."""
+    """When it started, in seconds since the epoch, by the clock of then."""
+    identity: str = ""
+    """See `identity`; empty in a record of an older version, whose process is not known any more."""
     version: str = ""
     address: str = ""
 
     @classmethod
     def of(cls, name: str, pid: int, version: str = "", address: str = "") -> Self:
-        return cls(name=name, pid=pid, created=psutil.Process(pid).create_time(), version=version, address=address)
+        created = psutil.Process(pid).create_time()
+        return cls(name=name, pid=pid, created=created, identity=identity(pid), version=version, address=address)
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -62,19 +90,19 @@ class ProcessRecord(BaseModel, frozen=True):
     def _process(self) -> psutil.Process | None:
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.created) < 2 and process.status() != psutil.STATUS_ZOMBIE
+            same = identity(self.pid) == self.identity and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
         return process if same else None
 
-    def terminate(self, patience: float) -> None:
+    def terminate(self, patience: float, request: signal.Signals = signal.SIGTERM) -> None:
         """End the process and what it started: asked first, killed after `patience` seconds."""
         family = self._family()
         if not family:
             return
         process = family[0]
         with suppress(psutil.NoSuchProcess):
-            process.terminate()
+            process.send_signal(request)
             process.resume()
         if psutil.wait_procs([process], timeout=patience)[1]:
             log.warning("%s (pid %d) did not stop within %.0f s and is killed", self.name, self.pid, patience)

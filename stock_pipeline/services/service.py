@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, Self
 
-import psutil
 import psycopg
 
 from stock_pipeline import __version__
@@ -67,6 +66,11 @@ def stopping_path(settings: Settings, name: str) -> Path:
     return run_folder(settings) / f"{name}.stopping"
 
 
+def starting_path(settings: Settings, name: str) -> Path:
+    """The record of a process that was started and has not beaten yet; gone with its first heartbeat."""
+    return run_folder(settings) / f"{name}.starting"
+
+
 class Service:
     """Context manager around the work of one service.
 
@@ -90,7 +94,7 @@ class Service:
         loops = (self._beat, self._log, self._tell_dashboards) if in_database else (self._beat, self._log)
         self._threads = [threading.Thread(target=loop, daemon=True) for loop in loops]
         self._stack = ExitStack()
-        self._created = psutil.Process().create_time()
+        self._process = ProcessRecord.of(name, os.getpid(), __version__)
 
     def __enter__(self) -> Self:
         self._stack.enter_context(hold(lock_path(self._settings, self.name)))
@@ -98,6 +102,7 @@ class Service:
             signal.signal(number, self._on_signal)
         stopping_path(self._settings, self.name).unlink(missing_ok=True)
         self._write_heartbeat()
+        starting_path(self._settings, self.name).unlink(missing_ok=True)
         for thread in self._threads:
             thread.start()
         return self
@@ -117,10 +122,7 @@ class Service:
 
     def heartbeat(self) -> Heartbeat:
         return Heartbeat(
-            name=self.name,
-            pid=os.getpid(),
-            created=self._created,
-            version=__version__,
+            **self._process.model_dump(),
             beat_at=time.time(),
             state=self.state,
             offsets=dict(self.offsets),

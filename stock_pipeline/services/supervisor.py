@@ -14,7 +14,15 @@ import psutil
 from stock_pipeline.errors import ServiceDied, ServiceStalled
 from stock_pipeline.services.lock import is_held
 from stock_pipeline.services.processes import ProcessRecord, last_lines, reap, spawn, wait_until
-from stock_pipeline.services.service import Heartbeat, ServiceName, lock_path, record_path, run_folder, stopping_path
+from stock_pipeline.services.service import (
+    Heartbeat,
+    ServiceName,
+    lock_path,
+    record_path,
+    run_folder,
+    starting_path,
+    stopping_path,
+)
 from stock_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -71,7 +79,10 @@ def held_path(settings: Settings, name: str) -> Path:
 
 def start_service(settings: Settings, name: ServiceName) -> subprocess.Popen[bytes]:
     """Start the process of a service, in a session of its own."""
-    return spawn([sys.executable, "-m", "stock_pipeline", *COMMANDS[name]], log_path(settings, name))
+    process = spawn([sys.executable, "-m", "stock_pipeline", *COMMANDS[name]], log_path(settings, name))
+    # It takes seconds to its first heartbeat, and a stop meanwhile has to know it.
+    ProcessRecord.of(name, process.pid).write(starting_path(settings, name))
+    return process
 
 
 def start_services(settings: Settings) -> None:
@@ -110,8 +121,8 @@ class Reviver:
 
 
 def stop_services(settings: Settings) -> None:
-    """Stop all services that run, at once; the Dagster runs that supervise them end with them."""
-    services = [name for name in COMMANDS if is_running(settings, name)]
+    """Stop all services that run or start, at once; the Dagster runs that supervise them end with them."""
+    services = [name for name in COMMANDS if living_process(settings, name) is not None]
     for name in services:
         stopping_path(settings, name).touch()
     workers = [threading.Thread(target=terminate, args=(settings, name)) for name in services]
@@ -124,9 +135,15 @@ def stop_services(settings: Settings) -> None:
         log.warning("a Dagster run did not end with its service; the next start will mark it as failed")
 
 
+def living_process(settings: Settings, name: str) -> ProcessRecord | None:
+    """The recorded process of this name, be it that it is just starting; None: there is none."""
+    records = (ProcessRecord.read(path(settings, name)) for path in (record_path, starting_path))
+    return next((record for record in records if record is not None and record.is_alive()), None)
+
+
 def terminate(settings: Settings, name: str) -> None:
     """Ask a recorded process to end; kill it where it does not."""
-    record = ProcessRecord.read(record_path(settings, name))
+    record = living_process(settings, name)
     if record is not None:
         record.terminate(STOP_PATIENCE)
 

@@ -34,6 +34,7 @@ from stock_pipeline.defs.ingest.producer import producer
 from stock_pipeline.defs.quality import alerts
 from stock_pipeline.defs.quality.alerts import alert
 from stock_pipeline.errors import SettingsError
+from stock_pipeline.services.processes import ProcessRecord
 from stock_pipeline.services.service import Heartbeat, record_path
 from stock_pipeline.services.supervisor import held_path
 from stock_pipeline.settings import load_settings
@@ -151,8 +152,8 @@ def dagster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dagster
 
 
 def beat(name: str, pid: int) -> None:
-    created = psutil.Process(pid).create_time() if psutil.pid_exists(pid) else 0.0
-    heartbeat = Heartbeat(name=name, pid=pid, created=created, beat_at=0, state="running", offsets={}, counts={})
+    process = ProcessRecord.of(name, pid) if psutil.pid_exists(pid) else ProcessRecord(name=name, pid=pid, created=0)
+    heartbeat = Heartbeat(**process.model_dump(), beat_at=0, state="running", offsets={}, counts={})
     heartbeat.write(record_path(load_settings(), name))
 
 

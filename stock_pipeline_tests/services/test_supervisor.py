@@ -17,7 +17,7 @@ from stock_pipeline.local import component, run
 from stock_pipeline.local.timescaledb import TimescaleDB
 from stock_pipeline.services import supervisor as module
 from stock_pipeline.services.lock import hold, is_held
-from stock_pipeline.services.processes import ProcessRecord, spawn
+from stock_pipeline.services.processes import ProcessRecord, identity, spawn
 from stock_pipeline.services.supervisor import Reviver, Supervisor, is_running, read_heartbeat
 from stock_pipeline.settings import Settings
 from stock_pipeline_tests.conftest import eventually
@@ -109,6 +109,15 @@ def test_one_that_dies_young_without_having_worked_is_left_to_dagster(
     monkeypatch.setattr(module, "SETTLED_AFTER", 0)
     _, pid = started(settings)
     assert revived(settings, pid)
+
+
+def test_one_that_is_just_starting_is_stopped_too(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    spawn_instead(monkeypatch, "import time; time.sleep(60)", settings.home)
+    process = module.start_service(settings, "producer")
+    assert read_heartbeat(settings, "producer") is None
+    module.stop_services(settings)
+    # Its end was waited for already, so that its code is not known here any more.
+    process.wait(5)
 
 
 @pytest.mark.parametrize("said_by", [module.held_path, module.stopping_path])
@@ -222,7 +231,16 @@ def test_a_lock_has_one_holder(tmp_path: Path):
 def test_a_record_of_another_process_of_the_same_id_is_not_it(tmp_path: Path):
     record = ProcessRecord.of("x", os.getpid())
     assert record.is_alive()
-    assert not record.model_copy(update={"created": record.created - 60}).is_alive()
+    assert not record.model_copy(update={"identity": identity(1)}).is_alive()
+    older = {"name": "x", "pid": os.getpid(), "created": record.created}
+    assert not ProcessRecord.model_validate(older).is_alive(), "of a version that wrote no identity"
+
+
+def test_a_process_stays_itself_when_the_clock_is_stepped(monkeypatch: pytest.MonkeyPatch):
+    record = ProcessRecord.of("x", os.getpid())
+    then = psutil.Process().create_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: then + 3600)
+    assert record.is_alive()
 
 
 def test_one_that_ends_at_once_is_recorded_before_it_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -64,7 +64,10 @@ def test_up_down_up_keeps_the_data_and_down_leaves_no_process(own: Stack):
     with own.connect() as connection:
         connection.execute("INSERT INTO tick_data VALUES ('A', 1, now(), 1, 1, NULL, now())")
     pids = [status(own)[name]["pid"] for name in ("kafka", "timescaledb")]
-    assert own.command("down").stdout == "stopped timescaledb, kafka\n"
+    with own.connect():
+        done = own.command("down")
+    assert done.stdout == "stopped timescaledb, kafka\n"
+    assert "timescaledb (pid" not in done.stderr, "a client that stays does not hold it up"
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert own.command("down").stdout == "nothing was running\n"
     # A process id file that is left over, of a process that is another now.
@@ -74,6 +77,15 @@ def test_up_down_up_keeps_the_data_and_down_leaves_no_process(own: Stack):
     psutil.Process(status(own)["timescaledb"]["pid"]).kill()
     assert own.command("up").returncode == 0
     assert own.query("SELECT count(*) FROM tick_data") == [(1,)]
+
+
+def test_a_first_start_that_was_killed_is_repeated(own: Stack):
+    for name in ("timescaledb.partial/PG_VERSION", "credentials.partial"):
+        (own.home / name).parent.mkdir(parents=True, exist_ok=True)
+        (own.home / name).write_text("1")
+    assert own.command("up").returncode == 0
+    assert own.query("SELECT count(*) FROM tick_data") == [(0,)]
+    assert stat.S_IMODE((own.home / "credentials.json").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("setting", ["KAFKA_BOOTSTRAP_SERVERS", "DB_URL"])
