@@ -26,6 +26,7 @@ from spark.topic import RECORD
 from spark.trades import REJECTED, Choice, place_of, read_trades
 from stock_pipeline.bars.restatement import say_cause
 from stock_pipeline.database import ANY_NUMBER_OF_ROWS, until_available
+from stock_pipeline.ingest.dead_letters import cut_to_fit
 from stock_pipeline.ingest.message import Trade, encode
 from stock_pipeline.ingest.topics import client_settings
 from stock_pipeline.market.instruments import instrument
@@ -280,14 +281,24 @@ def _dead_letter(rejected: pa.Table, settings: Settings) -> int:
             failures.append(error)
 
     for row in rejected.to_pylist():
-        value, received_at = row.pop("value"), row.pop("received_at")
-        producer.produce(
+        value, cut = cut_to_fit(row.pop("value"))
+        received_at = row.pop("received_at")
+        headers: dict[str, str | bytes | None] = {
+            name: str(text).encode() for name, text in {**row, **cut}.items() if text is not None
+        }
+        letter = partial(
+            producer.produce,
             settings.dead_letter_topic,
             value,
-            headers={name: str(value).encode() for name, value in row.items() if value is not None},
+            headers=headers,
             timestamp=int(received_at.timestamp() * 1000),
             on_delivery=note,
         )
+        try:
+            letter()
+        except BufferError:
+            producer.flush()
+            letter()
         producer.poll(0)
     producer.flush()
     if failures:

@@ -19,9 +19,11 @@ from stock_pipeline.ingest.trade import (
     EARLIEST_TIME,
     LEAST,
     MAX_AHEAD,
+    MAX_CONDITIONS,
     MAX_SYMBOL_LENGTH,
     MAX_TRADES_PER_MESSAGE,
     MOST,
+    is_conditions,
     is_text,
 )
 
@@ -109,7 +111,7 @@ def _judge_elements(
         ),
         (time < EARLIEST_TIME, "t is before 1990"),
         (time > received_ms[found.record] + MAX_AHEAD, f"t is more than {MAX_AHEAD // 1000} s after receipt"),
-        (~has_conditions[found.conditions], "c is no list of printable strings"),
+        (~has_conditions[found.conditions], f"c is no list of at most {MAX_CONDITIONS} printable strings"),
     )
 
 
@@ -144,7 +146,7 @@ def _conditions(encoded: bytes) -> Any:
         codes: Any = fastavro.schemaless_reader(io.BytesIO(encoded), CONDITIONS, None)
     except UnicodeDecodeError:
         return NO_CONDITIONS
-    return codes if codes is None or all(map(is_text, codes)) else NO_CONDITIONS
+    return codes if codes is None or is_conditions(codes) else NO_CONDITIONS
 
 
 def _trades(

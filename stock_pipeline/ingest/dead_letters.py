@@ -1,12 +1,20 @@
-"""A look at the dead-letter topic: how much came, and why."""
+"""The dead-letter topic: how much of a raw text it takes, and a look at how much came, and why."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from confluent_kafka import Consumer, TopicPartition
 
+from stock_pipeline.ingest.message import MAX_MESSAGE_BYTES
 from stock_pipeline.ingest.topics import REQUEST_PATIENCE, client_settings, offset_ranges, offset_received_since
 from stock_pipeline.settings import Settings
+
+
+def cut_to_fit(raw: bytes) -> tuple[bytes, Mapping[str, str]]:
+    """The value of a dead letter, and the header that says of what length it is the beginning; none where it is all."""
+    if len(raw) <= MAX_MESSAGE_BYTES:
+        return raw, {}
+    return raw[:MAX_MESSAGE_BYTES], {"truncated_from": str(len(raw))}
 
 
 def dead_letters_since(settings: Settings, since: datetime, limit: int) -> tuple[int, list[Mapping[str, str]]]:

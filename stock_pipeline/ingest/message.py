@@ -15,6 +15,9 @@ from fastavro.types import Schema
 
 from stock_pipeline.errors import NotATrade
 
+MAX_MESSAGE_BYTES = 900_000
+"""Longest value of a message, bytes: a broker takes 1 MiB, key and headers included."""
+
 KEPT = 4096
 """Encoded texts and numbers that are kept."""
 

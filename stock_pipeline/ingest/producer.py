@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from stock_pipeline.errors import SettingsError, SpoolFull
+from stock_pipeline.ingest.dead_letters import cut_to_fit
 from stock_pipeline.ingest.finnhub import FinnhubClient
 from stock_pipeline.ingest.gaps import FeedWatch, GapJournal, journal_path, tell_gaps
 from stock_pipeline.ingest.sender import Sender
@@ -26,9 +27,6 @@ LOOK = 1.0
 
 LOOKS_PER_TELLING = 5
 """How many looks there are between two tellings of gaps to PostgreSQL."""
-
-MAX_DEAD_LETTER = 900_000
-"""Longest raw text kept in a dead letter, bytes: a Kafka message has at most 1 MiB."""
 
 
 class TradeProducer:
@@ -56,8 +54,8 @@ class TradeProducer:
         topic = self._settings.kafka_topic
         records = [Record(topic, m.symbol.encode(), m.value, received_ms) for m in frame.messages]
         records += [self._dead_letter(rejected, received_ms) for rejected in frame.rejected]
-        if records:
-            self._keep(records)
+        if records and not self._keep(records):
+            return None
         for message in frame.messages:
             self._watch.received(message.symbol, received_ms / 1000)
             counts["trades"] += message.trades
@@ -67,13 +65,15 @@ class TradeProducer:
         return max((message.newest_ms for message in frame.messages), default=None)
 
     def _dead_letter(self, rejected: Rejected, received_ms: int) -> Record:
-        headers = {"reason": rejected.reason, "origin": "websocket"}
-        if len(rejected.raw) > MAX_DEAD_LETTER:
-            headers["truncated_from"] = str(len(rejected.raw))
-        return Record(self._settings.dead_letter_topic, None, rejected.raw[:MAX_DEAD_LETTER], received_ms, headers)
+        value, cut = cut_to_fit(rejected.raw)
+        headers = {"reason": rejected.reason, "origin": "websocket", **cut}
+        return Record(self._settings.dead_letter_topic, None, value, received_ms, headers)
 
-    def _keep(self, records: Sequence[Record]) -> None:
-        """Put records into the spool; while it is full, hold the feed back rather than lose trades."""
+    def _keep(self, records: Sequence[Record]) -> bool:
+        """Put records into the spool; while it is full, hold the feed back rather than lose trades.
+
+        False where the producer was stopped meanwhile, and they are lost.
+        """
         is_held = False
         while True:
             try:
@@ -85,12 +85,12 @@ class TradeProducer:
                 if self._service.stop.wait(HELD_BACK):
                     self._service.counts["undelivered"] += len(records)
                     log.error("%d records are lost: the producer stops, and they are not in the spool", len(records))
-                    return
+                    return False
                 self._service.state = "spool full"
                 self._watch.held_back(time.time())
             else:
                 self._sender.wake()
-                return
+                return True
 
 
 @contextmanager
@@ -163,7 +163,11 @@ def produce(settings: Settings) -> None:
     # Read before the service writes its own.
     previous = Heartbeat.read(record_path(settings, "producer"))
     last_alive = previous.figures.get("complete_until", previous.beat_at) if previous else None
-    with Service("producer", settings) as service, watch_feed(settings, service, last_alive) as watch:
+    service = Service("producer", settings)
+    if last_alive is not None:
+        # In its first heartbeat already: one that dies at its start leaves the gap as long as it is.
+        service.figures["complete_until"] = last_alive
+    with service, watch_feed(settings, service, last_alive) as watch:
         service.symbols = list(settings.symbols)
         spool = Spool(spool_path(settings), settings.spool_limit_mb)
         sender = Sender(settings, service)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
 from stock_pipeline.errors import NotATrade
-from stock_pipeline.ingest.message import Trade, encode
+from stock_pipeline.ingest.message import MAX_MESSAGE_BYTES, Trade, encode
 
 EARLIEST_TIME = 631_152_000_000
 """1 January 1990, UNIX milliseconds: no trade of Finnhub is older."""
@@ -21,6 +21,9 @@ LEAST, MOST = 1e-100, 1e100
 """What a market's prices and volumes lie between: PostgreSQL refuses products of numbers further out."""
 
 MAX_SYMBOL_LENGTH = 64
+
+MAX_CONDITIONS = 100
+"""Codes of one trade: with all of them a trade is still a small part of a message."""
 
 MAX_TRADES_PER_MESSAGE = 4095
 """The index in a message has 12 bits in a trade's seq."""
@@ -83,13 +86,17 @@ def check_trade(element: object, received_ms: int) -> Trade:
         raise NotATrade("t is before 1990")
     if time > received_ms + MAX_AHEAD:
         raise NotATrade(f"t is more than {MAX_AHEAD // 1000} s after receipt")
-    if conditions is not None and not (isinstance(conditions, list) and all(map(is_text, conditions))):
-        raise NotATrade("c is no list of printable strings")
+    if conditions is not None and not is_conditions(conditions):
+        raise NotATrade(f"c is no list of at most {MAX_CONDITIONS} printable strings")
     return {"s": symbol, "p": price, "t": time, "v": volume, "c": conditions}
 
 
 def is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and 1 <= len(value) <= MAX_SYMBOL_LENGTH and value.isprintable()
+
+
+def is_conditions(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and len(value) <= MAX_CONDITIONS and all(map(is_text, value))
 
 
 def _number(name: str, value: object) -> float:
@@ -128,11 +135,21 @@ def read_frame(raw: bytes, received_ms: int) -> Frame:
             rejected.append(Rejected(json.dumps(element).encode(), str(error)))
         else:
             by_symbol.setdefault(trade["s"], []).append(trade)
-    messages = [message for symbol, trades in by_symbol.items() for message in _messages(symbol, trades)]
+    messages = [
+        message
+        for symbol, trades in by_symbol.items()
+        for start in range(0, len(trades), MAX_TRADES_PER_MESSAGE)
+        for message in _messages(symbol, trades[start : start + MAX_TRADES_PER_MESSAGE])
+    ]
     return Frame(messages=messages, rejected=rejected)
 
 
 def _messages(symbol: str, trades: Sequence[Trade]) -> Iterator[Message]:
-    for start in range(0, len(trades), MAX_TRADES_PER_MESSAGE):
-        part = trades[start : start + MAX_TRADES_PER_MESSAGE]
-        yield Message(symbol, encode(part), len(part), max(trade["t"] for trade in part))
+    """One message or, where that is too long, those of both halves."""
+    value = encode(trades)
+    if len(value) <= MAX_MESSAGE_BYTES:
+        yield Message(symbol, value, len(trades), max(trade["t"] for trade in trades))
+    else:
+        middle = len(trades) // 2
+        yield from _messages(symbol, trades[:middle])
+        yield from _messages(symbol, trades[middle:])

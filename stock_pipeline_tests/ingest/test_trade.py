@@ -44,8 +44,9 @@ def test_a_frame_is_split_by_symbol_and_keeps_its_order():
         ({"s": ""}, "printable"),
         ({"s": "A" * 10_000}, "printable"),
         ({"s": "A\x00"}, "printable"),
-        ({"c": [1]}, "list of printable strings"),
-        ({"c": ["\x00"]}, "list of printable strings"),
+        ({"c": [1]}, "list of at most 100 printable strings"),
+        ({"c": ["\x00"]}, "list of at most 100 printable strings"),
+        ({"c": ["1"] * 101}, "list of at most 100 printable strings"),
     ],
 )
 def test_what_is_no_trade_is_rejected_with_its_reason(change, reason):
@@ -81,6 +82,17 @@ def test_one_bad_trade_does_not_cost_its_neighbours():
 def test_more_trades_than_a_seq_can_number_become_several_messages():
     frame = read_frame(json.dumps({"type": "trade", "data": [GOOD] * 5000}).encode(), NOW)
     assert [message.trades for message in frame.messages] == [4095, 905]
+
+
+def test_messages_are_no_longer_than_kafka_takes():
+    longest = GOOD | {"s": "\U00010400" * 64, "c": ["\U00010400" * 64] * 100}
+    frame = read_frame(
+        json.dumps({"type": "trade", "data": [longest | {"v": n + 1} for n in range(200)]}).encode(), NOW
+    )
+    assert max(len(message.value) for message in frame.messages) < 1_000_000
+    kept = [trade for message in frame.messages for trade in decode(message.value)["data"]]
+    assert [trade["v"] for trade in kept] == [n + 1.0 for n in range(200)]
+    assert len(frame.messages) < 10
 
 
 def test_control_frames_are_handed_on():

@@ -122,7 +122,7 @@ def test_texts_that_are_none():
     assert [row["symbol"] for row in read.trades.to_pylist()] == ["AB", "CD"]
     assert [(row["index"], row["reason"]) for row in read.rejected.to_pylist()] == [
         (1, "s is not 1 to 64 printable characters"),
-        (0, "c is no list of printable strings"),
+        (0, "c is no list of at most 100 printable strings"),
     ]
 
 

@@ -52,7 +52,9 @@ def test_bad_frames_are_dead_lettered_and_good_ones_go_on(stack: Stack, feed: Fe
     feed.send('{"type":"error","msg":"Subscribing to too many symbols"}')
     feed.send("x" * 2_000_000)
     feed.send(frame(*[trade("FEED:B")] * 5000))
-    eventually(lambda: counts(stack).get("trades") == len(bad) + 5000, 30)
+    feed.send(frame(*[trade("FEED:A", c=["x" * 60] * 100)] * 500))
+    eventually(lambda: counts(stack).get("trades") == len(bad) + 5500, 30)
+    eventually(lambda: (beat := counts(stack)).get("delivered") == beat["messages"] + beat["dead_letters"], 30)
     output = finish(producer)
 
     letters = stack.records("stock-ticks-dead-letter")[before:]

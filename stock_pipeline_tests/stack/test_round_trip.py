@@ -188,6 +188,16 @@ def test_foreign_messages_are_taken_in_and_bad_ones_are_dead_lettered(replayed: 
     assert all(headers["topic"] == "stock-ticks" for _, headers in letters)
 
 
+def test_of_a_record_as_long_as_kafka_takes_the_dead_letter_holds_the_beginning(replayed: Stack):
+    longest = bytes(range(256)) * 3_900
+    [offset] = replayed.send(longest, partition=3)
+    replayed.catch_up("tick")
+    value, headers = replayed.records("stock-ticks-dead-letter")[-1]
+    assert (headers["partition"], headers["offset"]) == ("3", str(offset))
+    assert headers["truncated_from"] == str(len(longest))
+    assert longest.startswith(value) and len(value) == 900_000
+
+
 def test_the_reader_can_only_read_and_the_writer_cannot_alter(replayed: Stack):
     with replayed.connect("reader") as connection:
         assert connection.execute("SELECT count(*) FROM tick_data").fetchone() != (0,)
