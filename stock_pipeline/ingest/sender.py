@@ -39,6 +39,9 @@ GATHER = 0.005
 SETTLE = 0.5
 """Seconds between two times at which the spool forgets what is acknowledged."""
 
+REFUSALS = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD)
+"""Codes of what is wrong with a record, which no other attempt mends."""
+
 LAST_WORDS = 1.0
 """Seconds for what a dead producer sent last to get from the broker's socket into the topic."""
 
@@ -101,7 +104,7 @@ class Sender:
     def _begin(self, spool: Spool) -> None:
         """Wait for Kafka, and drop what it has already."""
         self._service.state = AWAY
-        ensure_topics(self._settings, patience=None, stop=self._closing)
+        ensure_topics(self._settings, patience=None, stop=self._closing, also=spool.topics())
         self._sent, self._fault = 0, None
         oldest = spool.oldest_ms()
         if oldest is not None:
@@ -111,7 +114,7 @@ class Sender:
 
     def _drop_delivered(self, spool: Spool, oldest: int) -> None:
         self._closing.wait(LAST_WORDS)
-        topics, found = (self._settings.kafka_topic, self._settings.dead_letter_topic), list[int]()
+        topics, found = spool.topics(), list[int]()
         for attempt in until_reachable(self._settings, stop=self._closing):
             with attempt:
                 found = [number for topic in topics for number in self._numbers_in(topic, spool, oldest)]
@@ -170,7 +173,14 @@ class Sender:
             except BufferError:
                 producer.poll(0.1)
                 break
-            self._unacknowledged[number] = None
+            except KafkaException as error:
+                [fault] = error.args
+                if not _is_refused(fault):
+                    self._fault = fault
+                    break
+                self._lose(number, record.topic, fault)
+            else:
+                self._unacknowledged[number] = None
             self._sent = number
             count += 1
         return count
@@ -203,19 +213,22 @@ class Sender:
     def _on_delivery(self, number: int, unacknowledged: dict[int, None], error: KafkaError | None, m: Message) -> None:
         if unacknowledged is not self._unacknowledged:
             return
-        if error is not None and error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+        if error is not None and not _is_refused(error):
             self._fault = self._fault or error
             return
         del unacknowledged[number]
         if error is not None:
-            self._service.counts["undelivered"] += 1
-            log.error("Kafka refuses record %d for %s, which is lost: %s", number, m.topic(), error)
+            self._lose(number, m.topic(), error)
             return
         self._service.state = "running"
         self._service.counts["delivered"] += 1
         partition, offset = m.partition(), m.offset()
         if m.topic() == self._settings.kafka_topic and partition is not None and offset is not None:
             self._service.offsets[partition] = offset + 1
+
+    def _lose(self, number: int, topic: str | None, error: KafkaError) -> None:
+        self._service.counts["undelivered"] += 1
+        log.error("Kafka refuses record %d for %s, which is lost: %s", number, topic, error)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
@@ -228,3 +241,8 @@ class Sender:
             )
         else:
             say_refusal(error)
+
+
+def _is_refused(error: KafkaError) -> bool:
+    """Whether Kafka will never take the record."""
+    return error.code() in REFUSALS

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from stock_pipeline.errors import SpoolFull
 from stock_pipeline.ingest.durable_file import open_durable_file
+from stock_pipeline.services.processes import boot_id
 from stock_pipeline.settings import Settings
 
 PATIENCE = 5.0
@@ -18,8 +19,13 @@ PATIENCE = 5.0
 NO_HEADERS = "{}"
 """A trade's, which is not worth a call of json."""
 
+LOST_IDS = 1_000_000_000
+"""Ids that are left out when the machine was started anew: the records that had them may be in Kafka, and yet be lost
+here."""
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS spool (name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS boot (id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS record (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     topic TEXT NOT NULL,
@@ -49,7 +55,7 @@ class Spool:
     """Records in the order in which they came, each with an id that is never used again.
 
     One object for each thread. What was appended survives the end of the process; the newest of it may not survive
-    that of the machine.
+    that of the machine, after which ids go on far above those that it may have had.
 
     Args:
         limit_mb: size of the file, beyond which nothing is taken.
@@ -65,6 +71,7 @@ class Spool:
         self._file.execute("INSERT INTO spool SELECT ? WHERE NOT EXISTS (SELECT 1 FROM spool)", [uuid.uuid4().hex])
         [self.name] = self._file.execute("SELECT name FROM spool").fetchone()
         """Tells this spool from others that wrote to the same topic."""
+        self._leave_lost_ids_out()
 
     def append(self, records: Sequence[Record]) -> None:
         """Keep records, all or none.
@@ -106,6 +113,10 @@ class Spool:
         with self._transaction():
             self._file.executemany("DELETE FROM record WHERE id = ?", [(number,) for number in numbers])
 
+    def topics(self) -> list[str]:
+        """Where its records go: not only to the topics of today's settings."""
+        return [topic for (topic,) in self._file.execute("SELECT DISTINCT topic FROM record ORDER BY topic")]
+
     def oldest_ms(self) -> int | None:
         """The earliest receipt of a record that is kept, UNIX milliseconds; None: there is none."""
         [oldest] = self._file.execute("SELECT min(received_ms) FROM record").fetchone()
@@ -113,11 +124,23 @@ class Spool:
 
     def __len__(self) -> int:
         """How many records there are at most."""
-        [count] = self._file.execute("SELECT coalesce(max(id) - min(id) + 1, 0) FROM record").fetchone()
-        return int(count)
+        [ids] = self._file.execute("SELECT coalesce(max(id) - min(id) + 1, 0) FROM record").fetchone()
+        return int(ids) % LOST_IDS
 
     def close(self) -> None:
         self._file.close()
+
+    def _leave_lost_ids_out(self) -> None:
+        """Once after each start of the machine, and so that the next one finds it whatever happens."""
+        self._file.execute("PRAGMA synchronous = FULL")
+        with self._transaction():
+            last = self._file.execute("SELECT id FROM boot").fetchone()
+            if last != (boot_id(),):
+                # Without a row there is no record yet to have been lost.
+                self._file.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'record'", [LOST_IDS])
+                self._file.execute("DELETE FROM boot")
+                self._file.execute("INSERT INTO boot VALUES (?)", [boot_id()])
+        self._file.execute("PRAGMA synchronous = NORMAL")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

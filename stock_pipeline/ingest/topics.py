@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,26 +92,32 @@ def until_reachable(settings: Settings, patience: float | None = None, stop: thr
     return until_back(server, broker_is_away, patience, stop)
 
 
-def ensure_topics(settings: Settings, patience: float | None = 60, stop: threading.Event | None = None) -> None:
+def ensure_topics(
+    settings: Settings,
+    patience: float | None = 60,
+    stop: threading.Event | None = None,
+    also: Iterable[str] = (),
+) -> None:
     """Create the topic of the trades and the dead-letter topic where they are missing.
 
     Args:
         patience: seconds to wait for a broker that is away; None: for ever.
         stop: gives up when it is set.
+        also: other topics, of settings that were.
     """
     for attempt in until_reachable(settings, patience, stop):
         with attempt:
-            _create_topics(settings)
+            _create_topics(settings, also)
 
 
-def _create_topics(settings: Settings) -> None:
+def _create_topics(settings: Settings, also: Iterable[str]) -> None:
     client = admin_client(settings)
     known = list_topics(client)
     configuration = {
         "retention.ms": str(settings.kafka_retention_days * 86_400_000),
         "message.timestamp.type": "CreateTime",
     }
-    partitions = {settings.kafka_topic: PARTITIONS, settings.dead_letter_topic: 1}
+    partitions = dict.fromkeys(also, PARTITIONS) | {settings.kafka_topic: PARTITIONS, settings.dead_letter_topic: 1}
     missing = [
         NewTopic(name, count, replication_factor=min(3, len(known.brokers)), config=configuration)
         for name, count in partitions.items()

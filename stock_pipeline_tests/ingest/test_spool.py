@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stock_pipeline.errors import SpoolFull
-from stock_pipeline.ingest.spool import Record, Spool
+from stock_pipeline.ingest.spool import LOST_IDS, Record, Spool
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_what_was_appended_outlives_a_killed_process(path: Path):
     code = f"""
 import os, signal
 from pathlib import Path
-from stock_pipeline.ingest.spool import Record, Spool
+from stock_pipeline.ingest.spool import LOST_IDS, Record, Spool
 spool = Spool(Path({str(path)!r}), 10)
 spool.append([Record("topic", None, b"kept", 1)])
 spool._file.execute("BEGIN")
@@ -80,3 +80,25 @@ def test_single_records_are_dropped(path: Path):
     numbers = [number for number, _ in spool.after(0, 10)]
     spool.drop(numbers[1:3])
     assert [number for number, _ in spool.after(0, 10)] == [numbers[0], numbers[3]]
+
+
+def test_after_a_start_of_the_machine_no_id_is_one_that_may_have_been_lost(path: Path, monkeypatch: pytest.MonkeyPatch):
+    spool = Spool(path, 10)
+    spool.append([record(1), record(2)])
+    [_, (last, _)] = spool.after(0, 10)
+    spool.close()
+    for boot in ("second", "third"):
+        monkeypatch.setattr("stock_pipeline.ingest.spool.boot_id", lambda boot=boot: boot)
+        again = Spool(path, 10)
+        again.append([record(3)])
+        Spool(path, 10).append([record(4)])
+        *_, (first, _), (second, _) = again.after(0, 10)
+        assert (first, second) == (last + LOST_IDS + 1, last + LOST_IDS + 2)
+        last = second
+    assert len(again) == 6
+
+
+def test_the_topics_of_all_records_are_known(path: Path):
+    spool = Spool(path, 10)
+    spool.append([Record(topic, None, b"", 1) for topic in ("b", "a", "b")])
+    assert spool.topics() == ["a", "b"]
