@@ -4,6 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
 
@@ -38,6 +39,7 @@ def starting_offsets(settings: Settings, stream: str, replay_seconds: float = 0)
         if _note_gap(settings, stream, topic, known, "other topic", oldest):
             drop_checkpoint(settings, stream, "the topic is another one than it was written for; see feed_gap")
         return "earliest"
+    known |= _take_back(settings, stream, topic, known, ranges)
     expired = {p: (first, end) for p, (first, end) in ranges.items() if known.get(p, first) < first}
     if expired:
         _note_gap(settings, stream, topic, known, "expired in Kafka", max(_first_received(settings, expired)))
@@ -62,6 +64,43 @@ def drop_checkpoint(settings: Settings, stream: str, reason: str) -> None:
     """Forget a checkpoint that Spark could not go on from, or would go on from at a wrong place."""
     log.warning("%s: going on without its checkpoint: %s", stream, reason)
     shutil.rmtree(checkpoint_folder(settings, stream), ignore_errors=True)
+
+
+def _take_back(
+    settings: Settings, stream: str, topic: str, known: Mapping[int, int], ranges: Mapping[int, tuple[int, int]]
+) -> dict[int, int]:
+    """Where to go on in partitions whose end Kafka has lost, as it can with its machine: at what came since.
+
+    Such a partition ends before what was committed of it, or what is there now came later than that was committed.
+    """
+    since = _last_commit(settings, stream, topic)
+    lost = {
+        partition: min(offset, offset_received_since(settings, partition, since))
+        for partition, offset in known.items()
+        if partition in ranges and offset > ranges[partition][0]
+        if offset > ranges[partition][1] or received_at(settings, partition, offset - 1) > since
+    }
+    if lost:
+        ends = {partition: (offset, ranges[partition][1]) for partition, offset in lost.items()}
+        ended = min(time.time(), max(_first_received(settings, ends)))
+        _note_gap(settings, stream, topic, known, "expired in Kafka", ended)
+        for attempt in until_available(settings):
+            with attempt, psycopg.connect(settings.conninfo("writer")) as connection:
+                places = {"partitions": list(lost), "next_offsets": list(lost.values())}
+                values = {"stream": stream, "topic_id": topic, **places}
+                connection.execute(load_sql("queries/take_back_stream_offset.sql"), values)
+        drop_checkpoint(settings, stream, f"Kafka has lost the end of partitions {list(lost)}; see feed_gap")
+    return lost
+
+
+def _last_commit(settings: Settings, stream: str, topic: str) -> float:
+    """When the stream last committed anything of the topic, UNIX seconds."""
+    committed = None
+    for attempt in until_available(settings):
+        with attempt, psycopg.connect(settings.conninfo("writer")) as connection:
+            committed = fetch_value(connection, "queries/last_commit.sql", {"stream": stream, "topic_id": topic})
+    assert isinstance(committed, datetime), "it has offsets"
+    return committed.timestamp()
 
 
 def _first_received(settings: Settings, ranges: Mapping[int, tuple[int, int]]) -> list[float]:

@@ -64,6 +64,25 @@ def test_a_stream_goes_on_after_records_expired_and_after_the_topic_was_made_ane
         assert abs(started - committed) < 60
         assert ended == pytest.approx(kept / 1000)
 
+    # Kafka has lost records that were committed, with its machine: what comes next has their offsets.
+    with own.connect() as connection:
+        connection.execute("UPDATE stream_offset SET next_offset = next_offset + 100 WHERE partition = 0")
+        connection.execute("UPDATE feed_gap SET cause = 'silent'")
+    own.catch_up()
+    send(own, "LOST:E", 3, seconds_ago(0))
+    own.catch_up()
+    assert ticks(own, "LOST:E") == (3, 3)
+    assert set(gaps(own, "expired in Kafka")) == {"tick-stream", "ohlcv-stream"}
+
+    # The same, and as many came since.
+    with own.connect() as connection:
+        connection.execute("UPDATE stream_offset SET updated_at = now() - interval '1 hour'")
+        connection.execute("UPDATE feed_gap SET cause = 'silent'")
+        connection.execute("DELETE FROM tick_data WHERE symbol = 'LOST:E'")
+    own.catch_up()
+    assert ticks(own, "LOST:E") == (3, 3)
+    assert set(gaps(own, "expired in Kafka")) == {"tick-stream", "ohlcv-stream"}
+
     # A topic of the same name that has come further than the streams had in the old one.
     delete(lambda: admin.delete_topics(["stock-ticks"]))
     committed = time.time()
