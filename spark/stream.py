@@ -5,7 +5,7 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -57,7 +57,7 @@ class Stream:
     start: Callable[[SparkSession, Settings, bool], StreamingQuery]
     tidy: Callable[[Settings], Counter[str]] | None = None
     """What else the service does, every few seconds beside the query; gives counts of it. There may be more to do as
-    long as it has compared something."""
+    long as it has compared something or made it final."""
 
 
 def start_query(
@@ -95,6 +95,15 @@ class Window:
     latencies: list[float] = field(default_factory=list)
 
 
+Batch = tuple[str, int, str]
+
+
+def _batch(progress: Mapping[str, Any]) -> Batch:
+    """What tells a report of Spark from all others: a number comes again with another query, and several times with one
+    that is idle, and a time when the clock is set back."""
+    return progress["runId"], progress["batchId"], progress["timestamp"]
+
+
 class Progress:
     """Keeps account of a stream: in the service's heartbeat, in stream_offset and in stream_stats.
 
@@ -105,7 +114,7 @@ class Progress:
         self._service = service
         self._settings = settings
         self._topic = topic
-        self._seen = ""
+        self._seen: Batch | None = None
         self._window = Window()
         self._written: dict[int, int] = {}
         self._limit: float | None = None
@@ -136,7 +145,7 @@ class Progress:
     def record(self, query: StreamingQuery, final: bool = False) -> None:
         """Note the batches that ended since the last call; write the statistics when they are due, or at the end."""
         for progress in self._news(query):
-            self._seen = progress["timestamp"]
+            self._seen = _batch(progress)
             self._moved = time.monotonic()
             self._take_in(progress)
         if time.monotonic() - self._moved > QUIET:
@@ -153,8 +162,7 @@ class Progress:
         # PySpark's own `recentProgress` would fetch and parse all 100 that Spark keeps each time.
         for batch in reversed(query._jsq.recentProgress()):
             progress = json.loads(batch.json())
-            # The time when the batch began: unlike its number, it does not start again with another query.
-            if progress["timestamp"] <= self._seen:
+            if _batch(progress) == self._seen:
                 break
             news.insert(0, progress)
         return news
@@ -334,7 +342,7 @@ def _tidy_up(stream: Stream, settings: Settings, service: Service) -> None:
     while True:
         counts = stream.tidy(settings)
         service.counts.update(counts)
-        if not counts["compared"]:
+        if not counts["compared"] and not counts["final"]:
             return
 
 

@@ -30,6 +30,6 @@ LANGUAGE sql STABLE
 AS $$
     SELECT EXISTS (
         SELECT FROM market_session AS s
-        WHERE s.calendar = of_calendar AND s.closes > at AND s.closes <= at + INTERVAL '1 day' AND s.opens <= at
+        WHERE s.calendar = of_calendar AND s.closes > at AND s.closes <= at + INTERVAL '24 hours' AND s.opens <= at
     )
 $$;

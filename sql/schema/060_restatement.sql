@@ -9,6 +9,8 @@ CREATE TABLE IF NOT EXISTS late_minute (
     PRIMARY KEY ("timestamp", symbol)
 );
 
+CREATE INDEX IF NOT EXISTS late_minute_noted ON late_minute (noted_at);
+
 -- Every change of a bar later than two minutes after its minute.
 CREATE TABLE IF NOT EXISTS ohlcv_restatement (
     restated_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
@@ -50,7 +52,7 @@ AS $$
 $$;
 
 -- The writer says in stock_pipeline.cause why it writes. 'build' is the stream's ordinary work, also when it catches
--- up: it makes bars and restates none.
+-- up: it makes bars and restates none, but for those that were final: what comes for them is late.
 CREATE OR REPLACE FUNCTION record_restatement()
 RETURNS TRIGGER
 LANGUAGE plpgsql
@@ -59,6 +61,9 @@ AS $$
 DECLARE
     cause TEXT := coalesce(nullif(current_setting('stock_pipeline.cause', TRUE), ''), 'correction');
 BEGIN
+    IF cause = 'build' AND TG_OP = 'UPDATE' AND old.is_final THEN
+        cause := 'late trade';
+    END IF;
     IF
         cause = 'build'
         OR (
@@ -143,36 +148,4 @@ AS $$
                 )
             FROM stream_position AS p
         )
-$$;
-
--- Bars become final when nothing is left that could change them in the ordinary way; gives how many did. Minute by minute
--- and with their symbols: of bars that are stored as columns, an update turns back into rows whatever its own condition on
--- time and symbol does not exclude.
-CREATE OR REPLACE FUNCTION finalise_bars()
-RETURNS BIGINT
-LANGUAGE plpgsql
-SET search_path = public, pg_temp
-SET plan_cache_mode = force_custom_plan
-AS $$
-DECLARE
-    minute RECORD;
-    in_minute BIGINT;
-    finalised BIGINT := 0;
-BEGIN
-    FOR minute IN
-        SELECT
-            "timestamp",
-            array_agg(symbol) AS symbols
-        FROM ohlcv_data
-        WHERE NOT is_final AND "timestamp" <= (SELECT final_until() - INTERVAL '1 minute')
-        GROUP BY "timestamp"
-        ORDER BY "timestamp"
-    LOOP
-        UPDATE ohlcv_data SET is_final = TRUE
-        WHERE NOT is_final AND "timestamp" = minute."timestamp" AND symbol = ANY(minute.symbols);
-        GET DIAGNOSTICS in_minute = ROW_COUNT;
-        finalised := finalised + in_minute;
-    END LOOP;
-    RETURN finalised;
-END
 $$;

@@ -42,7 +42,11 @@ SET search_path = public, pg_temp
 AS $$
     SELECT coalesce(sum(extract(EPOCH FROM upper(part) - lower(part))), 0)::double precision
     FROM (
-        SELECT range_agg(tstzrange(gap.started, coalesce(gap.ended, now())) * tstzrange(begins, ends)) AS parts
+        -- One that lasts may have begun after this transaction.
+        SELECT
+            range_agg(
+                tstzrange(gap.started, coalesce(gap.ended, greatest(gap.started, now()))) * tstzrange(begins, ends)
+            ) AS parts
         FROM feed_gap AS gap
         WHERE
             gap.started < ends

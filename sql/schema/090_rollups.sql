@@ -1,6 +1,7 @@
 -- Coarser bars, each made of the next finer ones; sql/rollups keeps them up to date.
 
--- What a day is: a stock's regular session, of everything else the UTC day. No row: no day, such as before the open.
+-- What a day is: a stock's regular session, of everything else the UTC day, which has 24 hours: where the server's time zone
+-- changes its clocks, INTERVAL '1 day' has 23 or 25. No row: no day, such as before the open.
 CREATE OR REPLACE FUNCTION trading_day(of_symbol TEXT, at TIMESTAMPTZ)
 RETURNS TABLE (starts TIMESTAMPTZ, ends TIMESTAMPTZ)
 LANGUAGE sql STABLE ROWS 1
@@ -12,10 +13,10 @@ AS $$
         i.symbol = of_symbol
         AND i.asset_class = 'stock'
         AND s.closes > at
-        AND s.closes <= at + INTERVAL '1 day'
+        AND s.closes <= at + INTERVAL '24 hours'
         AND s.opens <= at
     UNION ALL
-    SELECT time_bucket('1 day', at), time_bucket('1 day', at) + INTERVAL '1 day'
+    SELECT time_bucket('1 day', at), time_bucket('1 day', at) + INTERVAL '24 hours'
     FROM instrument AS i
     WHERE i.symbol = of_symbol AND i.asset_class <> 'stock'
 $$;
@@ -25,9 +26,9 @@ CREATE OR REPLACE FUNCTION bucket(width INTERVAL, of_symbol TEXT, at TIMESTAMPTZ
 RETURNS TABLE (starts TIMESTAMPTZ, ends TIMESTAMPTZ)
 LANGUAGE sql STABLE ROWS 1
 AS $$
-    SELECT time_bucket(width, at), time_bucket(width, at) + width WHERE width < INTERVAL '1 day'
+    SELECT time_bucket(width, at), time_bucket(width, at) + width WHERE width < INTERVAL '24 hours'
     UNION ALL
-    SELECT d.starts, d.ends FROM trading_day(of_symbol, at) AS d WHERE width >= INTERVAL '1 day'
+    SELECT d.starts, d.ends FROM trading_day(of_symbol, at) AS d WHERE width >= INTERVAL '24 hours'
 $$;
 
 -- Final bars that have changed, a row for each change, until the next coarser bars have followed. Bars that are not
@@ -145,12 +146,12 @@ BEGIN
             UNION ALL
             SELECT 'ohlcv_1h', INTERVAL '1 hour', "timestamp", symbol, is_final, gap_seconds FROM ohlcv_1h
             UNION ALL
-            SELECT 'ohlcv_1d', INTERVAL '1 day', "timestamp", symbol, is_final, gap_seconds FROM ohlcv_1d
+            SELECT 'ohlcv_1d', INTERVAL '24 hours', "timestamp", symbol, is_final, gap_seconds FROM ohlcv_1d
         ) AS made
         CROSS JOIN LATERAL bucket(made.width, made.symbol, made."timestamp") AS bucket
         WHERE
             -- A day is the widest.
-            made."timestamp" > gap.started - INTERVAL '1 day'
+            made."timestamp" > gap.started - INTERVAL '24 hours'
             AND made."timestamp" < gap.ended
             AND bucket.ends > gap.started
             AND (gap.symbol IS NULL OR made.symbol = gap.symbol)

@@ -16,7 +16,7 @@ BEGIN
         ('5m', 'ohlcv_5m', INTERVAL '5 minutes'),
         ('15m', 'ohlcv_15m', INTERVAL '15 minutes'),
         ('1h', 'ohlcv_1h', INTERVAL '1 hour'),
-        ('1d', 'ohlcv_1d', INTERVAL '1 day')
+        ('1d', 'ohlcv_1d', INTERVAL '24 hours')
     ) AS known (every, source, width)
     WHERE known.every = bars.every;
     IF source IS NULL THEN

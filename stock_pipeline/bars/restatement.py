@@ -5,6 +5,7 @@ minutes they are final.
 import logging
 import time
 from collections import Counter
+from datetime import datetime
 from typing import Literal
 
 import psycopg
@@ -51,7 +52,7 @@ def settle_bars(settings: Settings) -> Counter[str]:
             connection.execute(load_sql("queries/mark_gaps_of_rollups.sql"))
             done["marked"] = fetch_value(connection, "queries/mark_gaps.sql")
             done["suspected"] = connection.execute(load_sql("queries/find_suspected_duplicates.sql")).rowcount
-            done["final"] = fetch_value(connection, "queries/finalise_bars.sql")
+            _finalise(connection, settings, done, deadline)
     except psycopg.OperationalError as error:
         log.warning("bars are settled later, the database is away: %s", first_line(error))
     return done
@@ -63,9 +64,28 @@ def _restate_late(connection: psycopg.Connection, settings: Settings, done: Coun
         say_cause(connection, "late trade")
         minutes = connection.execute(load_sql("queries/take_late_minutes.sql"), {"limit": AT_ONCE}).fetchall()
         for minute, symbol in minutes:
-            done["restated"] += connection.execute(
-                load_sql("queries/restate_minute.sql"),
-                {"minute": minute, "symbol": symbol, "eligibility": settings.bar_eligibility, "always": False},
-            ).rowcount
+            done["restated"] += _restate(connection, settings, minute, symbol)
     done["compared"] += len(minutes)
     return len(minutes)
+
+
+def _finalise(connection: psycopg.Connection, settings: Settings, done: Counter[str], deadline: float) -> None:
+    """Make bars final, minute by minute, after those that lack ticks have been restated.
+
+    They may lack some of before an outage of the ohlcv stream that was longer than its state reaches.
+    """
+    for minute, symbols in connection.execute(load_sql("queries/minutes_to_finalise.sql")).fetchall():
+        with connection.transaction():
+            say_cause(connection, "late trade")
+            values = {"minute": minute, "symbols": symbols}
+            for (symbol,) in connection.execute(load_sql("queries/symbols_with_other_ticks.sql"), values).fetchall():
+                done["restated"] += _restate(connection, settings, minute, symbol)
+            done["final"] += connection.execute(load_sql("queries/finalise_minute.sql"), values).rowcount
+        if time.monotonic() > deadline:
+            return
+
+
+def _restate(connection: psycopg.Connection, settings: Settings, minute: datetime, symbol: str) -> int:
+    """Write the bar that the ticks make where it is another, of no fewer ticks; gives how many were written."""
+    values = {"minute": minute, "symbol": symbol, "eligibility": settings.bar_eligibility, "always": False}
+    return connection.execute(load_sql("queries/restate_minute.sql"), values).rowcount

@@ -93,6 +93,16 @@ def test_bars_carry_the_seconds_in_which_the_feed_was_away(stack: Stack):
     assert stack.query("SELECT sum(gap_seconds) FROM ohlcv_data WHERE symbol = 'AWAY:A'") == [(40.0,)]
 
 
+def test_a_gap_that_began_after_the_transaction_covers_nothing_yet(shared_stack: Stack):
+    with shared_stack.connect() as connection, connection.transaction(force_rollback=True):
+        connection.execute("DELETE FROM feed_gap")
+        connection.execute(
+            "INSERT INTO feed_gap (symbol, started, cause) VALUES ('SOON', now() + interval '1 second', 'silent')"
+        )
+        seconds = "SELECT seconds_away('SOON', now() - interval '1 minute', now() + interval '1 minute')"
+        assert connection.execute(seconds).fetchone() == (0.0,)
+
+
 def test_what_comes_again_after_a_reconnect_is_listed_and_kept(stack: Stack):
     """Frames before an outage, then the newest of them once more; equal trades within a frame are real."""
     begin = datetime.now(UTC) - timedelta(days=4)

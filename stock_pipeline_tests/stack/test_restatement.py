@@ -79,6 +79,38 @@ def test_a_bar_is_final_a_quarter_of_an_hour_after_its_minute(live: Stack):
     assert live.query("SELECT is_final FROM ohlcv_data WHERE symbol = 'FINAL:14'") == [(False,)]
 
 
+def test_a_bar_that_lacks_ticks_is_restated_before_it_is_final(live: Stack):
+    then = minute(1 / 24)
+    take_in(live, *(encode(trade(symbol, t=then), trade(symbol, t=then, p=12.0)) for symbol in ("SHORT:A", "SHORT:B")))
+    eventually(lambda: live.query("SELECT FROM ohlcv_data WHERE symbol = 'SHORT:A' AND is_final"), 30)
+    whole = bar(live, "SHORT:A")
+    with live.connect() as connection, connection.transaction():
+        connection.execute("DELETE FROM ohlcv_data WHERE symbol = 'SHORT:B'")
+        connection.execute(
+            "UPDATE ohlcv_data SET is_final = FALSE, high = 10, close = 10, volume = 1, ticks = 1 "
+            "WHERE symbol = 'SHORT:A'"
+        )
+    eventually(lambda: live.query("SELECT FROM ohlcv_data WHERE symbol = 'SHORT:A' AND is_final"), 30)
+    eventually(lambda: live.query("SELECT FROM ohlcv_data WHERE symbol = 'SHORT:B' AND is_final"), 30)
+    assert bar(live, "SHORT:A") == bar(live, "SHORT:B") == whole == [(10.0, 12.0, 10.0, 12.0, 2.0, 2)]
+
+
+def test_what_changes_a_final_bar_is_late_whoever_writes_it(shared_stack: Stack):
+    with shared_stack.connect() as connection, connection.transaction(force_rollback=True):
+        connection.execute("SET LOCAL stock_pipeline.cause TO 'build'")
+        connection.execute(
+            "INSERT INTO ohlcv_data (timestamp, symbol, open, high, low, close, ticks, volume) "
+            "VALUES ('2026-01-02T03:04Z', 'BUILT', 1, 1, 1, 1, 1, 1)"
+        )
+        changes = "SELECT cause, old_close, new_close FROM ohlcv_restatement WHERE symbol = 'BUILT'"
+        change = "UPDATE ohlcv_data SET close = close + 1, ticks = ticks + 1 WHERE symbol = 'BUILT'"
+        connection.execute(change)
+        assert connection.execute(changes).fetchall() == []
+        connection.execute("UPDATE ohlcv_data SET is_final = TRUE WHERE symbol = 'BUILT'")
+        connection.execute(change)
+        assert connection.execute(changes).fetchall() == [("late trade", 2.0, 3.0)]
+
+
 def test_a_trade_of_volume_only_moves_no_price_and_makes_no_bar(live: Stack):
     now = minute(0) - 120_000
     take_in(

@@ -153,6 +153,16 @@ def test_a_bucket_is_not_final_before_its_end_is(database: psycopg.Connection):
     assert final == {"ohlcv_5m": True, "ohlcv_15m": False, "ohlcv_1h": False, "ohlcv_1d": False}
 
 
+def test_a_day_has_24_hours_where_the_clocks_of_the_server_change(database: psycopg.Connection):
+    database.execute("SET LOCAL timezone TO 'America/New_York'")
+    midnight = datetime(2026, 3, 8, tzinfo=UTC)
+    for at in (midnight, midnight + timedelta(hours=23, minutes=59)):
+        put(database, bar(1.0, at))
+    refresh_all(database)
+    days = database.execute("SELECT timestamp, ticks, is_final FROM ohlcv_1d").fetchall()
+    assert days == [(midnight, 2, True)]
+
+
 def test_a_bar_that_is_deleted_takes_its_rollups_with_it(database: psycopg.Connection):
     put(database, pd.concat([bar(10.0), bar(11.0, symbol="OANDA:ROLL")]))
     refresh_all(database)

@@ -1,1 +1,0 @@
-SELECT finalise_bars()
