@@ -5,7 +5,7 @@ import os
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from psycopg.conninfo import make_conninfo
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
@@ -150,7 +150,7 @@ class Settings(BaseSettings):
         parts = urlsplit(url)
         if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or len(parts.path) < 2:
             raise ValueError("expected postgresql://host:port/database or jdbc:postgresql://host:port/database")
-        if parts.username or parts.password:
+        if parts.username or parts.password or {"user", "password"} & dict(parse_qsl(parts.query)).keys():
             raise ValueError("put the user into db_user and the password into db_password")
         return url
 

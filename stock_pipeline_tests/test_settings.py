@@ -86,6 +86,8 @@ def test_the_token_is_not_printed(monkeypatch: pytest.MonkeyPatch):
         ('{"symbols": []}', "symbols"),
         ('{"db_url": "mysql://x/y"}', "db_url"),
         ('{"db_url": "postgresql://user:pw@x/y"}', "db_user"),
+        ('{"db_url": "jdbc:postgresql://x/y?sslmode=require&password=user:pw"}', "db_password"),
+        ('{"db_url": "postgresql://x/y?user=me"}', "db_user"),
         ('{"kafka_bootstrap_servers": "localhost"}', "kafka_bootstrap_servers"),
         ('{"webserver_port": "many"}', "webserver_port"),
         ('{"tick_retention_days": 0}', "tick_retention_days"),
