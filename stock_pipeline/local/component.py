@@ -77,7 +77,8 @@ class Component(ABC):
             PortTaken: another program listens at its address.
             StartError: it did not become healthy.
         """
-        if self.record() is not None and self.is_healthy():
+        known = self.record()
+        if known is not None and (self.is_healthy() or (self.is_recovering() and self._becomes_healthy(known))):
             return False
         self.stop()
         self._check_address()
@@ -88,8 +89,7 @@ class Component(ABC):
             record = ProcessRecord.of(self.name, process.pid, address=self._address_text())
             reap(process)
             record.write(self.record_path)
-            self._wait_until_healthy(process)
-            if process.poll() is None and self.is_healthy():
+            if self._becomes_healthy(record):
                 self.on_healthy()
                 record.model_copy(update={"version": self.version()}).write(self.record_path)
                 return True
@@ -98,12 +98,13 @@ class Component(ABC):
             wait_until(lambda: is_port_free(*self.address), patience=3)
         raise StartError(f"{self.name} did not start; the end of {self.log_file}:\n{last_lines(self.log_file)}")
 
-    def _wait_until_healthy(self, process: subprocess.Popen[bytes]) -> None:
-        """Until it answers or has ended, or patience is at its end."""
-        while not wait_until(lambda: process.poll() is not None or self.is_healthy(), START_PATIENCE):
+    def _becomes_healthy(self, record: ProcessRecord) -> bool:
+        """Wait until it answers, for START_PATIENCE and as long as it says that it is on its way; whether it does."""
+        while not wait_until(lambda: self.is_healthy() or not record.is_alive(), START_PATIENCE):
             if not self.is_recovering():
-                return
+                return False
             log.info("%s recovers from how it ended; see %s", self.name, self.log_file)
+        return record.is_alive()
 
     def stop(self) -> bool:
         """Stop it; false where it was not running."""

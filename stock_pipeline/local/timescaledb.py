@@ -35,6 +35,10 @@ SERVER_SETTINGS = {
 }
 
 
+RECOVERING = ("starting up", "in recovery mode", "not yet accepting connections")
+"""What a server that replays its log says of the database system."""
+
+
 class TimescaleDB(Component):
     name = "timescaledb"
     setting = "db_url"
@@ -119,11 +123,11 @@ class TimescaleDB(Component):
     def is_recovering(self) -> bool:
         """Whether it replays its log, as after a kill."""
         try:
-            with psycopg.connect(self._superuser_conninfo()):
+            with psycopg.connect(make_conninfo(self._superuser_conninfo(), connect_timeout=10)):
                 return False
         except psycopg.OperationalError as error:
-            # libpq keeps no SQLSTATE of a connection that failed; log messages are in English, by --locale=C.
-            return "the database system is" in str(error)
+            # libpq keeps no SQLSTATE of a connection that failed; the server speaks English, by --locale=C.
+            return any(words in str(error) for words in RECOVERING)
 
     def on_healthy(self) -> None:
         """Create the owner of the database, who is no superuser."""

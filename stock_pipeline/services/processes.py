@@ -56,7 +56,7 @@ class ProcessRecord(BaseModel, frozen=True):
     created: float
     """When it started, in seconds since the epoch, by the clock of then."""
     identity: str = ""
-    """See `identity`; empty in a record of an older version, whose process is not known any more."""
+    """See `identity`; empty in a record of an older version, which has the time only."""
     version: str = ""
     address: str = ""
 
@@ -90,10 +90,13 @@ class ProcessRecord(BaseModel, frozen=True):
     def _process(self) -> psutil.Process | None:
         try:
             process = psutil.Process(self.pid)
-            same = identity(self.pid) == self.identity and process.status() != psutil.STATUS_ZOMBIE
+            if self.identity:
+                same = identity(self.pid) == self.identity
+            else:
+                same = abs(process.create_time() - self.created) < 2
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
-        return process if same else None
 
     def terminate(self, patience: float, request: signal.Signals = signal.SIGTERM) -> None:
         """End the process and what it started: asked first, killed after `patience` seconds."""

@@ -50,6 +50,10 @@ def test_one_that_recovers_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
     slow = Slow(tmp_path, recovers=True)
     assert slow.start()
     assert slow.launches == 1
+    again = Slow(tmp_path, recovers=True)
+    again.launched = time.monotonic()
+    assert not again.start(), "also by the next that would start it"
+    assert again.launches == 0
     assert slow.stop()
 
 
