@@ -61,6 +61,7 @@ class Sender:
         self._arrived = threading.Event()
         self._closing = threading.Event()
         self._unacknowledged: dict[int, None] = {}
+        self._refused: list[int] = []
         self._sent = 0
         self._fault: KafkaError | None = None
         self.failure: Exception | None = None
@@ -186,8 +187,10 @@ class Sender:
         return count
 
     def _settle(self, spool: Spool) -> None:
-        """Forget what is acknowledged, up to the first record that is not."""
+        """Forget what is acknowledged, up to the first record that is not, and what is refused."""
         try:
+            spool.drop(self._refused)
+            self._refused.clear()
             spool.drop_below(next(iter(self._unacknowledged), self._sent + 1))
         except sqlite3.OperationalError as error:
             log.warning("the spool cannot forget what Kafka has, tried again later: %s", error)
@@ -228,6 +231,7 @@ class Sender:
 
     def _lose(self, number: int, topic: str | None, error: KafkaError) -> None:
         self._service.counts["undelivered"] += 1
+        self._refused.append(number)
         log.error("Kafka refuses record %d for %s, which is lost: %s", number, topic, error)
 
     def _on_error(self, error: KafkaError) -> None:

@@ -65,13 +65,14 @@ class Spool:
         self._path = path
         self._limit_mb = limit_mb
         self._file = open_durable_file(path, PATIENCE)
-        [page_bytes] = self._file.execute("PRAGMA page_size").fetchone()
-        self._file.execute(f"PRAGMA max_page_count = {limit_mb * 1_000_000 // page_bytes}")
         self._file.executescript(SCHEMA)
         self._file.execute("INSERT INTO spool SELECT ? WHERE NOT EXISTS (SELECT 1 FROM spool)", [uuid.uuid4().hex])
         [self.name] = self._file.execute("SELECT name FROM spool").fetchone()
         """Tells this spool from others that wrote to the same topic."""
         self._leave_lost_ids_out()
+        # From here on: a full one is opened, too.
+        [page_bytes] = self._file.execute("PRAGMA page_size").fetchone()
+        self._file.execute(f"PRAGMA max_page_count = {limit_mb * 1_000_000 // page_bytes}")
 
     def append(self, records: Sequence[Record]) -> None:
         """Keep records, all or none.
@@ -136,8 +137,10 @@ class Spool:
         with self._transaction():
             last = self._file.execute("SELECT id FROM boot").fetchone()
             if last != (boot_id(),):
-                # Without a row there is no record yet to have been lost.
-                self._file.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'record'", [LOST_IDS])
+                begun = self._file.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'record'", [LOST_IDS])
+                if not begun.rowcount:
+                    # SQLite's own comes with the first record, and can be lost with it.
+                    self._file.execute("INSERT INTO sqlite_sequence VALUES ('record', 0)")
                 self._file.execute("DELETE FROM boot")
                 self._file.execute("INSERT INTO boot VALUES (?)", [boot_id()])
         self._file.execute("PRAGMA synchronous = NORMAL")

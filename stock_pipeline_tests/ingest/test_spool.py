@@ -98,6 +98,14 @@ def test_after_a_start_of_the_machine_no_id_is_one_that_may_have_been_lost(path:
     assert len(again) == 6
 
 
+def test_after_a_start_of_the_machine_even_the_first_id_is_another(path: Path, monkeypatch: pytest.MonkeyPatch):
+    Spool(path, 10).close()
+    monkeypatch.setattr("stock_pipeline.ingest.spool.boot_id", lambda: "second")
+    spool = Spool(path, 10)
+    spool.append([record(1)])
+    assert [number for number, _ in spool.after(0, 10)] == [LOST_IDS + 1]
+
+
 def test_the_topics_of_all_records_are_known(path: Path):
     spool = Spool(path, 10)
     spool.append([Record(topic, None, b"", 1) for topic in ("b", "a", "b")])

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import time
 from http import HTTPStatus
+from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from stock_pipeline.defs.ingest.producer import change_symbols
+from stock_pipeline.ingest.spool import Spool
 from stock_pipeline.settings import Settings, load_settings
 from stock_pipeline_tests.conftest import Stack, eventually, free_port
 from stock_pipeline_tests.feed import Feed, frame
@@ -220,6 +222,26 @@ def test_a_topic_that_was_deleted_is_created_again_and_gets_what_was_not_acknowl
     eventually(lambda: counts(own).get("delivered", 0) >= 2, 120)
     finish(producer)
     assert volumes(own, 1) == [2.0]
+
+
+def test_what_kafka_refuses_is_left_out_and_said(own: Stack, feed: Feed):
+    assert own.command("up").returncode == 0
+    limit = ConfigEntry("max.message.bytes", "2000", incremental_operation=AlterConfigOpType.SET)
+    topic = ConfigResource(ConfigResource.Type.TOPIC, "stock-ticks", incremental_configs=[limit])
+    admin = AdminClient({"bootstrap.servers": own.kafka})
+    admin.incremental_alter_configs([topic])[topic].result(20)
+    producer = start_producer(own, feed, SYMBOLS="FEED:A")
+    eventually(lambda: feed.received, 60)
+    feed.send(frame(trade("FEED:A", v=1.0)))
+    eventually(lambda: sum(ends(own)) == 1, 30)
+    # Texts that no compression makes shorter than the limit.
+    feed.send(frame(trade("FEED:A", c=[uuid4().hex for _ in range(100)])))
+    eventually(lambda: counts(own).get("undelivered") == 1, 30)
+    feed.send(frame(trade("FEED:A", v=2.0)))
+    eventually(lambda: sum(ends(own)) == 2, 30)
+    assert "Kafka refuses record" in finish(producer)
+    assert volumes(own, 2) == [1.0, 2.0]
+    assert len(Spool(own.home / "producer" / "spool.sqlite", 10)) == 0
 
 
 def test_a_full_spool_holds_the_feed_back_and_goes_on_when_there_is_room(own: Stack, feed: Feed):
