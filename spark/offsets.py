@@ -18,6 +18,9 @@ from stock_pipeline.sql_files import fetch_value, load_sql
 
 log = logging.getLogger(__name__)
 
+CLOCKS_DIFFER = 10.0
+"""Seconds. A machine that has lost what its disk did not have yet takes longer to be back."""
+
 
 def checkpoint_folder(settings: Settings, stream: str) -> Path:
     return settings.home / "checkpoints" / stream
@@ -71,14 +74,16 @@ def _take_back(
 ) -> dict[int, int]:
     """Where to go on in partitions whose end Kafka has lost, as it can with its machine: at what came since.
 
-    Such a partition ends before what was committed of it, or what is there now came later than that was committed.
+    Such a partition ends before what was committed of it, or what is there now came later than that was committed: by
+    more than clocks differ, and not in the future, for then it is a clock that was wrong.
     """
     since = _last_commit(settings, stream, topic)
     lost = {
         partition: min(offset, offset_received_since(settings, partition, since))
         for partition, offset in known.items()
         if partition in ranges and offset > ranges[partition][0]
-        if offset > ranges[partition][1] or received_at(settings, partition, offset - 1) > since
+        if offset > ranges[partition][1]
+        or since + CLOCKS_DIFFER < received_at(settings, partition, offset - 1) <= time.time()
     }
     if lost:
         ends = {partition: (offset, ranges[partition][1]) for partition, offset in lost.items()}

@@ -128,6 +128,11 @@ def _check_is_held(
         raise BadRange(
             f"--from {begin}: until {older} trades came from another topic {settings.kafka_topic}, now deleted"
         )
+    lost_until = fetch_value(connection, "queries/lost_in_kafka_until.sql")
+    if lost_until is not None and since < lost_until:
+        raise BadRange(
+            f"--from {begin}: Kafka has lost records of before {lost_until}, see feed_gap: their ticks would go, too"
+        )
     # What never lost a record holds all.
     expired = {partition: places for partition, places in ranges.items() if places[0] > 0}
     held_since = [

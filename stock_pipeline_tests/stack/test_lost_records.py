@@ -74,9 +74,12 @@ def test_a_stream_goes_on_after_records_expired_and_after_the_topic_was_made_ane
     assert ticks(own, "LOST:E") == (3, 3)
     assert set(gaps(own, "expired in Kafka")) == {"tick-stream", "ohlcv-stream"}
 
+    done = own.command("rebuild", "--from", "2026-01-01", "--to", "2026-01-02")
+    assert done.returncode == 1 and "Kafka has lost records" in done.stderr
+
     # The same, and as many came since.
     with own.connect() as connection:
-        connection.execute("UPDATE stream_offset SET updated_at = now() - interval '1 hour'")
+        connection.execute("UPDATE stream_offset SET updated_at = now() - interval '9 minutes'")
         connection.execute("UPDATE feed_gap SET cause = 'silent'")
         connection.execute("DELETE FROM tick_data WHERE symbol = 'LOST:E'")
     own.catch_up()
