@@ -4,7 +4,7 @@ minutes they are final.
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import datetime
 from typing import Literal
 
@@ -46,13 +46,16 @@ def settle_bars(settings: Settings) -> Counter[str]:
     deadline = time.monotonic() + BUDGET
     try:
         conninfo = settings.conninfo("writer")
-        with psycopg.connect(conninfo, autocommit=True, options=ANY_NUMBER_OF_ROWS) as connection:
+        # Each statement is planned for its own values: what is stored as columns is found by them only.
+        with psycopg.connect(
+            conninfo, autocommit=True, options=ANY_NUMBER_OF_ROWS, prepare_threshold=None
+        ) as connection:
             while (compared := _restate_late(connection, settings, done)) == AT_ONCE and time.monotonic() < deadline:
                 log.info("%d late minutes compared with their ticks, more wait", compared)
             connection.execute(load_sql("queries/mark_gaps_of_rollups.sql"))
             done["marked"] = fetch_value(connection, "queries/mark_gaps.sql")
             done["suspected"] = connection.execute(load_sql("queries/find_suspected_duplicates.sql")).rowcount
-            _finalise(connection, settings, done, deadline)
+            _finalise(connection, settings, done)
     except psycopg.OperationalError as error:
         log.warning("bars are settled later, the database is away: %s", first_line(error))
     return done
@@ -69,20 +72,25 @@ def _restate_late(connection: psycopg.Connection, settings: Settings, done: Coun
     return len(minutes)
 
 
-def _finalise(connection: psycopg.Connection, settings: Settings, done: Counter[str], deadline: float) -> None:
+def _finalise(connection: psycopg.Connection, settings: Settings, done: Counter[str]) -> None:
     """Make bars final, minute by minute, after those that lack ticks have been restated.
 
     They may lack some of before an outage of the ohlcv stream that was longer than its state reaches.
     """
-    for minute, symbols in connection.execute(load_sql("queries/minutes_to_finalise.sql")).fetchall():
-        with connection.transaction():
-            say_cause(connection, "late trade")
-            values = {"minute": minute, "symbols": symbols}
-            for (symbol,) in connection.execute(load_sql("queries/symbols_with_other_ticks.sql"), values).fetchall():
-                done["restated"] += _restate(connection, settings, minute, symbol)
-            done["final"] += connection.execute(load_sql("queries/finalise_minute.sql"), values).rowcount
-        if time.monotonic() > deadline:
-            return
+    deadline = time.monotonic() + BUDGET
+    while minutes := connection.execute(load_sql("queries/minutes_to_finalise.sql")).fetchall():
+        ends = {"first": minutes[0][0], "last": minutes[-1][0]}
+        lacking = defaultdict[datetime, list[str]](list)
+        for minute, symbol in connection.execute(load_sql("queries/symbols_with_other_ticks.sql"), ends):
+            lacking[minute].append(symbol)
+        for minute, symbols in minutes:
+            with connection.transaction():
+                say_cause(connection, "late trade")
+                done["restated"] += sum(_restate(connection, settings, minute, symbol) for symbol in lacking[minute])
+                values = {"minute": minute, "symbols": symbols}
+                done["final"] += connection.execute(load_sql("queries/finalise_minute.sql"), values).rowcount
+            if time.monotonic() > deadline:
+                return
 
 
 def _restate(connection: psycopg.Connection, settings: Settings, minute: datetime, symbol: str) -> int:
