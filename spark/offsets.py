@@ -38,14 +38,19 @@ def starting_offsets(settings: Settings, stream: str, replay_seconds: float = 0)
     known = committed_offsets(settings, stream, topic)
     ranges = offset_ranges(settings)
     if not known:
-        oldest = min(_first_received(settings, ranges), default=time.time())
-        if _note_gap(settings, stream, topic, known, "other topic", oldest):
+        since = _committed_at(settings, "queries/older_topic_until.sql", stream, topic)
+        if since is not None:
+            oldest = min(_first_received(settings, ranges), default=time.time())
+            _note_gap(settings, stream, topic, known, "other topic", since, oldest)
             drop_checkpoint(settings, stream, "the topic is another one than it was written for; see feed_gap")
         return "earliest"
-    known |= _take_back(settings, stream, topic, known, ranges)
+    since = _committed_at(settings, "queries/last_commit.sql", stream, topic)
+    assert since is not None, "it has offsets"
+    known |= _take_back(settings, stream, topic, known, ranges, since)
     expired = {p: (first, end) for p, (first, end) in ranges.items() if known.get(p, first) < first}
     if expired:
-        _note_gap(settings, stream, topic, known, "expired in Kafka", max(_first_received(settings, expired)))
+        oldest = max(_first_received(settings, expired))
+        _note_gap(settings, stream, topic, known, "expired in Kafka", since, oldest)
         drop_checkpoint(
             settings, stream, f"Kafka no longer holds what follows it in partitions {list(expired)}; see feed_gap"
         )
@@ -70,14 +75,21 @@ def drop_checkpoint(settings: Settings, stream: str, reason: str) -> None:
 
 
 def _take_back(
-    settings: Settings, stream: str, topic: str, known: Mapping[int, int], ranges: Mapping[int, tuple[int, int]]
+    settings: Settings,
+    stream: str,
+    topic: str,
+    known: Mapping[int, int],
+    ranges: Mapping[int, tuple[int, int]],
+    since: float,
 ) -> dict[int, int]:
     """Where to go on in partitions whose end Kafka has lost, as it can with its machine: at what came since.
 
     Such a partition ends before what was committed of it, or what is there now came later than that was committed: by
     more than clocks differ, and not in the future, for then it is a clock that was wrong.
+
+    Args:
+        since: when the stream last committed anything, UNIX seconds.
     """
-    since = _last_commit(settings, stream, topic)
     lost = {
         partition: min(offset, offset_received_since(settings, partition, since))
         for partition, offset in known.items()
@@ -88,7 +100,7 @@ def _take_back(
     if lost:
         ends = {partition: (offset, ranges[partition][1]) for partition, offset in lost.items()}
         ended = min(time.time(), max(_first_received(settings, ends)))
-        _note_gap(settings, stream, topic, known, "expired in Kafka", ended)
+        _note_gap(settings, stream, topic, known, "expired in Kafka", since, ended)
         for attempt in until_available(settings):
             with attempt, psycopg.connect(settings.conninfo("writer")) as connection:
                 places = {"partitions": list(lost), "next_offsets": list(lost.values())}
@@ -98,14 +110,13 @@ def _take_back(
     return lost
 
 
-def _last_commit(settings: Settings, stream: str, topic: str) -> float:
-    """When the stream last committed anything of the topic, UNIX seconds."""
-    committed = None
+def _committed_at(settings: Settings, statement: str, stream: str, topic: str) -> float | None:
+    """When the stream last committed anything of this topic or of others, as the statement says; UNIX seconds."""
+    committed: datetime | None = None
     for attempt in until_available(settings):
         with attempt, psycopg.connect(settings.conninfo("writer")) as connection:
-            committed = fetch_value(connection, "queries/last_commit.sql", {"stream": stream, "topic_id": topic})
-    assert isinstance(committed, datetime), "it has offsets"
-    return committed.timestamp()
+            committed = fetch_value(connection, statement, {"stream": stream, "topic_id": topic})
+    return None if committed is None else committed.timestamp()
 
 
 def _first_received(settings: Settings, ranges: Mapping[int, tuple[int, int]]) -> list[float]:
@@ -116,21 +127,17 @@ def _first_received(settings: Settings, ranges: Mapping[int, tuple[int, int]]) -
     ]
 
 
-def _note_gap(settings: Settings, stream: str, topic: str, known: Mapping[int, int], cause: str, ended: float) -> bool:
-    """Record that trades are missing since the stream's last commit; false where it never committed anything."""
-    statement = "queries/last_commit.sql" if known else "queries/older_topic_until.sql"
-    started = None
+def _note_gap(
+    settings: Settings, stream: str, topic: str, known: Mapping[int, int], cause: str, started: float, ended: float
+) -> None:
+    """Record that trades are missing since the stream's last commit."""
+    # The same gap, met at a second start before anything is committed, has the same id.
+    gap_id = uuid5(NAMESPACE_OID, f"{stream} {topic} {cause} {sorted(known.items())}")
+    gap: dict[str, object] = {"id": gap_id, "symbol": None, "started": started, "ended": max(started, ended)}
+    gap |= {"cause": cause, "detail": stream}
     for attempt in until_available(settings):
         with attempt, psycopg.connect(settings.conninfo("writer")) as connection:
-            started = fetch_value(connection, statement, {"stream": stream, "topic_id": topic})
-            if started is not None:
-                begin = started.timestamp()
-                # The same gap, met at a second start before anything is committed, has the same id.
-                gap_id = uuid5(NAMESPACE_OID, f"{stream} {topic} {cause} {sorted(known.items())}")
-                gap = {"id": gap_id, "symbol": None, "started": begin, "ended": max(begin, ended)}
-                gap |= {"cause": cause, "detail": stream}
-                connection.execute(load_sql("queries/upsert_feed_gap.sql"), gap)
-    return started is not None
+            connection.execute(load_sql("queries/upsert_feed_gap.sql"), gap)
 
 
 def _earlier(settings: Settings, partition: int, offset: int, seconds: float) -> int:

@@ -105,17 +105,18 @@ class Sender:
     def _begin(self, spool: Spool) -> None:
         """Wait for Kafka, and drop what it has already."""
         self._service.state = AWAY
-        ensure_topics(self._settings, patience=None, stop=self._closing, also=spool.topics())
+        topics = spool.topics()
+        ensure_topics(self._settings, patience=None, stop=self._closing, also=topics)
         self._sent, self._fault = 0, None
         oldest = spool.oldest_ms()
         if oldest is not None:
-            self._drop_delivered(spool, oldest)
+            self._drop_delivered(spool, topics, oldest)
         if self._service.state == AWAY:
             self._service.state = "running"
 
-    def _drop_delivered(self, spool: Spool, oldest: int) -> None:
+    def _drop_delivered(self, spool: Spool, topics: list[str], oldest: int) -> None:
         self._closing.wait(LAST_WORDS)
-        topics, found = spool.topics(), list[int]()
+        found: list[int] = []
         for attempt in until_reachable(self._settings, stop=self._closing):
             with attempt:
                 found = [number for topic in topics for number in self._numbers_in(topic, spool, oldest)]
