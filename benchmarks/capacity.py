@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.growth import TRADES
+from benchmarks.latency import HELD
 from benchmarks.market import RATE
 from benchmarks.report import FOLDER, table
 from spark.session import SHUFFLE_PARTITIONS
@@ -33,9 +34,6 @@ SMALL = 1_000
 
 LONG = 10.0
 """Seconds of a batch of the ohlcv stream that has more bars to write than it can within one."""
-
-HELD = 2.0
-"""Seconds: where 99 of 100 rows do not come within them, the rate is more than two cores hold."""
 
 FILL = 0.7
 """Of its processors that a machine gives to trades: the rest is Dagster's, Grafana's, compression's, and for bursts."""
