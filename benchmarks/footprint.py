@@ -7,8 +7,9 @@ import pandas as pd
 from benchmarks.market import Market
 from benchmarks.memory_limits import megabytes
 from benchmarks.parts import used
+from stock_pipeline.local.component import free_port
 from stock_pipeline_tests.compose.containers import Containers
-from stock_pipeline_tests.conftest import Stack, free_port
+from stock_pipeline_tests.conftest import Stack
 from stock_pipeline_tests.faults.faults import processes_by_part
 from stock_pipeline_tests.faults.pipeline import Pipeline
 

@@ -14,7 +14,8 @@ from websockets.sync.server import Server, ServerConnection, serve
 
 from benchmarks.market import Market
 from benchmarks.parts import processor_seconds
-from stock_pipeline_tests.conftest import Stack, eventually, free_port
+from stock_pipeline.local.component import free_port
+from stock_pipeline_tests.conftest import Stack, eventually
 
 TRADES = {1: 60_000, 10: 350_000, 100: 800_000}
 """How many are sent with so many in a frame: five or six seconds of each."""

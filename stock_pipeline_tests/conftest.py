@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,14 +15,9 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from psycopg.conninfo import make_conninfo
 
+from stock_pipeline.local.component import free_port
 from stock_pipeline.settings import Settings, load_settings
 from stock_pipeline_tests.feed import Feed
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def eventually(condition: Callable[[], Any], patience: float = 60.0, pause: float = 0.3) -> Any:

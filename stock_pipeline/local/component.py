@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 from abc import ABC, abstractmethod
+from itertools import cycle
+from random import sample
 
 from stock_pipeline.errors import PortTaken, SettingsError, StartError
 from stock_pipeline.services.processes import ProcessRecord, last_lines, reap, wait_until
@@ -18,6 +20,10 @@ START_PATIENCE = 60.0
 
 START_ATTEMPTS = 3
 """A component that was killed may leave a socket or shared memory behind, which goes away in a moment."""
+
+_PORTS = cycle(sample(range(20_000, 32_768), 32_768 - 20_000))
+"""Below those from which a system takes one for a connection, which may come between the choice of a port and its use:
+Linux begins with 32,768 (net.ipv4.ip_local_port_range), others with 49,152 (RFC 6335)."""
 
 
 class Component(ABC):
@@ -143,8 +149,5 @@ def is_port_free(host: str, port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port of the loopback interface that nobody listens on, another one at each call."""
+    return next(port for port in _PORTS if is_port_free("127.0.0.1", port))

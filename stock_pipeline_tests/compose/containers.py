@@ -17,9 +17,10 @@ from typing import Any
 import psutil
 
 from stock_pipeline import PROJECT_ROOT
+from stock_pipeline.local.component import free_port
 from stock_pipeline_tests.compose import compose_file
 from stock_pipeline_tests.compose.compose_file import environment, one_shots, probe, words
-from stock_pipeline_tests.conftest import Stack, eventually, free_port
+from stock_pipeline_tests.conftest import Stack, eventually
 
 LOCALHOST = "127.0.0.1"
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from stock_pipeline.local.component import free_port
 from stock_pipeline.settings import Settings
 from stock_pipeline_tests.compose.containers import Containers
-from stock_pipeline_tests.conftest import eventually, free_port, on_free_ports
+from stock_pipeline_tests.conftest import eventually, on_free_ports
 from stock_pipeline_tests.faults.clock import Clock
 from stock_pipeline_tests.faults.disk import Disk
 from stock_pipeline_tests.faults.faults import Fault, all_faults

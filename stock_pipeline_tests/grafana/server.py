@@ -14,9 +14,10 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from stock_pipeline.local.component import free_port
 from stock_pipeline.local.grafana import FOLDER, grafana_environment
 from stock_pipeline.settings import Settings
-from stock_pipeline_tests.conftest import eventually, free_port
+from stock_pipeline_tests.conftest import eventually
 
 OF_ITSELF = re.compile("Skipping migration|elevated privileges|skipped registering status sub-resource")
 """What it warns of whenever its own database is new, or a test runs as root."""

@@ -19,8 +19,9 @@ import pytest
 from stock_pipeline.ingest import gaps as module
 from stock_pipeline.ingest.finnhub import FinnhubClient
 from stock_pipeline.ingest.gaps import FeedWatch, Gap, GapJournal, journal_path, period_at, tell_gaps
+from stock_pipeline.local.component import free_port
 from stock_pipeline.settings import Settings
-from stock_pipeline_tests.conftest import eventually, free_port
+from stock_pipeline_tests.conftest import eventually
 from stock_pipeline_tests.feed import Feed
 
 BTC = "BINANCE:BTCUSDT"

@@ -64,3 +64,10 @@ def test_one_that_says_nothing_is_started_again_and_given_up(tmp_path: Path, mon
         slow.start()
     assert slow.launches == component.START_ATTEMPTS
     assert slow.record() is None
+
+
+def test_no_connection_is_given_a_port_that_was_free():
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = [component.free_port() for _ in range(100)]
+    assert len(set(ports)) == len(ports)
+    assert max(ports) < first

@@ -10,8 +10,9 @@ import psutil
 import pyspark
 import pytest
 
+from stock_pipeline.local.component import free_port
 from stock_pipeline.local.downloads import jars
-from stock_pipeline_tests.conftest import Stack, eventually, free_port
+from stock_pipeline_tests.conftest import Stack, eventually
 from stock_pipeline_tests.messages import encode, trade
 
 pytestmark = pytest.mark.stack

@@ -12,9 +12,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from stock_pipeline.local.component import free_port
 from stock_pipeline.local.kafka import Kafka
 from stock_pipeline.settings import Settings
-from stock_pipeline_tests.conftest import Stack, eventually, free_port
+from stock_pipeline_tests.conftest import Stack, eventually
 from stock_pipeline_tests.feed import Feed, frame
 from stock_pipeline_tests.messages import trade
 from stock_pipeline_tests.stack.test_producer import counts, finish, start_producer

@@ -14,8 +14,9 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from stock_pipeline.defs.ingest.producer import change_symbols
 from stock_pipeline.ingest.spool import Spool
+from stock_pipeline.local.component import free_port
 from stock_pipeline.settings import Settings, load_settings
-from stock_pipeline_tests.conftest import Stack, eventually, free_port
+from stock_pipeline_tests.conftest import Stack, eventually
 from stock_pipeline_tests.feed import Feed, frame
 from stock_pipeline_tests.messages import trade
 

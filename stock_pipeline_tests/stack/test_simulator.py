@@ -8,7 +8,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from stock_pipeline_tests.conftest import Stack, eventually, free_port
+from stock_pipeline.local.component import free_port
+from stock_pipeline_tests.conftest import Stack, eventually
 
 pytestmark = pytest.mark.stack
 
