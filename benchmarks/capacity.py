@@ -2,9 +2,10 @@
 
     .venv/bin/python -m benchmarks.capacity
 
-What a trade takes of a processor is measured of the streams in catch-up, of the producer from frame to acknowledgement,
-of Kafka and TimescaleDB live, at the highest rate that two cores hold. A bar's is the slope over the number of symbols
-in catch-up, what a batch takes for itself is measured live.
+What a trade takes of a processor is measured of the streams in catch-up, of the producer from frame to acknowledgement;
+of Kafka and TimescaleDB it is the slope over the rates that two cores hold, live, and what they take at any rate is
+where that line begins. A bar's is the slope over the number of symbols in catch-up, what a batch takes for itself is
+measured live.
 """
 
 import json
@@ -28,6 +29,7 @@ SYMBOLS = (50, 500, 5_000, 50_000)
 RATES = (100, 1_000, 10_000, 100_000, 1_000_000)
 
 STREAMS = {"tick stream": "tick-stream", "ohlcv stream": "ohlcv-stream"}
+SERVERS = {"kafka": "kafka", "TimescaleDB": "timescaledb"}
 
 SMALL = 1_000
 """Trades a second at which batches are small."""
@@ -45,42 +47,56 @@ class Work:
 
     Attributes:
         trade: of each part for a trade.
+        always: of each server within a second, whatever the rate.
         batch: of each stream for a batch, whatever is in it.
         bar: of the ohlcv stream for a bar that a batch touches.
         bar_row: of TimescaleDB for the same.
     """
 
     trade: Mapping[str, float]
+    always: Mapping[str, float]
     batch: Mapping[str, float]
     bar: float
     bar_row: float
 
     @classmethod
     def measured(cls, results: Mapping[str, Any]) -> "Work":
-        """From latest.json."""
+        """From latest.json.
+
+        Raises:
+            ValueError: that is of a quick run, which has too few rates.
+        """
         symbols = results["growth"]["catch_up"]["symbols"]
         live = {int(name.removeprefix("r")): found for name, found in results["latency"].items()}
-        highest = max(rate for rate, found in live.items() if found["row"]["p99"] < HELD)
-        processor = live[highest]["processor"]
+        held = [rate for rate, found in live.items() if found["row"]["p99"] < HELD]
+        if len(held) < 2:
+            raise ValueError(f"latency: {len(held)} rates that were held; `make bench` without QUICK measures more")
+        servers = {}
+        for part, service in SERVERS.items():
+            servers[part] = np.polyfit(held, [live[rate]["processor"][service] for rate in held], 1)
         bar, ohlcv = _bars(symbols, "stream")
         trade = {
             "producer": results["producer"]["microseconds"]["100"] / 1e6,
-            "kafka": processor["kafka"] / highest,
+            "kafka": float(servers["kafka"][0]),
             "tick stream": symbols["50"]["microseconds"]["ticks"]["stream"] / 1e6,
-            "TimescaleDB": processor["timescaledb"] / highest,
+            "TimescaleDB": float(servers["TimescaleDB"][0]),
             "ohlcv stream": ohlcv,
         }
+        always = {part: float(line[1]) for part, line in servers.items()}
         batch = {}
         for stream, service in STREAMS.items():
             share, seconds = (live[SMALL][figure][service] for figure in ("processor", "batch_seconds"))
             batch[stream] = (share - SMALL * trade[stream]) * seconds
-        return cls(trade, batch, bar, _bars(symbols, "timescaledb")[0])
+        return cls(trade, always, batch, bar, _bars(symbols, "timescaledb")[0])
 
     def processors(self, symbols: int, rate: int, batch: float = 1.0) -> dict[str, float]:
         """What each part takes with batches of so many seconds; `bars` of the ohlcv stream and `rows` of TimescaleDB:
         for the bars that they touch.
         """
-        used = {part: rate * seconds + self.batch.get(part, 0.0) / batch for part, seconds in self.trade.items()}
+        used = {
+            part: rate * seconds + self.always.get(part, 0.0) + self.batch.get(part, 0.0) / batch
+            for part, seconds in self.trade.items()
+        }
         touched = symbols * (1 - math.exp(-rate * batch / symbols)) / batch
         return {**used, "bars": touched * self.bar, "rows": touched * self.bar_row}
 
@@ -121,6 +137,7 @@ def main() -> None:
     work = Work.measured(json.loads((FOLDER / "latest.json").read_text()))
     costs = {
         **{f"{part}, a trade": seconds for part, seconds in work.trade.items()},
+        **{f"{part}, a second": seconds for part, seconds in work.always.items()},
         **{f"{stream}, a batch": seconds for stream, seconds in work.batch.items()},
         "ohlcv stream, a bar in a batch": work.bar,
         "TimescaleDB, a bar in a batch": work.bar_row,
