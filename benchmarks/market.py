@@ -6,6 +6,7 @@ trade comes `1 / RATE` seconds after the one before.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,11 @@ class Market:
     trades: int
     symbols: int
     end_ms: int
+
+    @property
+    def begin(self) -> datetime:
+        """The time of the first trade."""
+        return datetime.fromtimestamp((self.end_ms - (self.trades - 1) * 1000 // RATE) / 1000, UTC)
 
     def frame(self) -> pd.DataFrame:
         """One row for each trade: s, p, t, v, as in a message."""

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,8 +14,10 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from benchmarks.growth import LITTLE, TRADES
 from benchmarks.latency import HELD
 from benchmarks.rounds import TASKS, ratio
+from stock_pipeline import PROJECT_ROOT
 from stock_pipeline.local.stack import components
 from stock_pipeline.settings import Settings
 
@@ -24,11 +27,13 @@ PACKAGES = ("pyspark", "numba", "pyarrow", "pgpq", "psycopg", "confluent-kafka",
 
 
 def circumstances(settings: Settings) -> dict[str, Any]:
-    """When, on what, and with which versions; the embedded stack is up."""
+    """When, of which commit, on what, and with which versions; the embedded stack is up."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = {line.partition(": ")[2] for line in lines if line.startswith("model name")}
+    commit = subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=PROJECT_ROOT, text=True)
     return {
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "commit": commit.strip(),
         "processors": f"{psutil.cpu_count()} x {', '.join(models) or platform.machine()}",
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "versions": {
@@ -59,7 +64,7 @@ def write(results: Mapping[str, Any]) -> None:
 def described(run: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     size = "quick; " if run["quick"] else ""
-    return f"{size}{run['date']}, {run['processors']}, {run['memory_gb']} GB; {versions}"
+    return f"{size}{run['date']}, commit {run['commit']}, {run['processors']}, {run['memory_gb']} GB; {versions}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
@@ -132,6 +137,9 @@ def growth_table(found: Mapping[str, Any]) -> Iterator[str]:
                 rows.append([name, f"{int(value):,}", task, f"{speeds[task]:,.0f}", spread(rounds), times, *taken])
     head = ["catch-up by", "", "", "trades/s, median", "spread", "times the first, median of rounds"]
     yield from table([*head, "µs of a processor for a trade: stream", "TimescaleDB"], rows)
+    yield f"Each catch-up is of {TRADES:,} trades into empty tables, but of {LITTLE:,} over what is stored, all of it"
+    yield "in one chunk, to which the rounds add theirs."
+    yield ""
     queries = found["queries"]
     sizes = list(queries)
     rows = [[query, *(f"{queries[size][query]['ms']:.1f}" for size in sizes)] for query in queries[sizes[0]]]
