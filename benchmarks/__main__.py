@@ -43,7 +43,9 @@ def measure_latency(quick: bool) -> dict[str, Any]:
             with latency.pipeline(stack, settings, way, port) as running:
                 for rate in (1_000,) if quick else (*RATES, *(MORE if way == "ours" else ())):
                     warm_up, seconds = (30, 15) if quick else (60, 30 if rate in MORE else 60)
-                    figures = latency.measure(running, settings, way, latency.Feed(port, rate, warm_up, seconds))
+                    settle = 15 if way == "ours" else 60 if quick else 120
+                    feed = latency.Feed(port, rate, warm_up, seconds, settle)
+                    figures = latency.measure(running, settings, way, feed)
                     print(f"{rate} trades/s, {way}: {figures}", flush=True)
                     found.setdefault(f"r{rate}", {}).update(figures if way == "ours" else {way: figures})
                     if rate >= max(RATES) and figures["row"]["p99"] > latency.HELD:

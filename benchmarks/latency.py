@@ -36,9 +36,6 @@ SYMBOLS = 50
 POLL = 0.02
 """Seconds between two looks at the bars."""
 
-SETTLE = {"ours": 15.0, "usual": 120.0}
-"""Seconds after the last trade that counts; what is not there then counts with what it has waited by then."""
-
 START = 180.0
 """Seconds until the first trade is stored, and in a bar."""
 
@@ -79,12 +76,14 @@ class Feed:
         rate: trades a second.
         warm_up: seconds of trades before those that count.
         seconds: of trades that count.
+        settle: seconds after them; what is not there then counts with what it has waited by then.
     """
 
     port: int
     rate: int
     warm_up: float
     seconds: float
+    settle: float
 
 
 class BarWatch:
@@ -186,7 +185,7 @@ def pipeline(stack: Stack, settings: Settings, way: str, port: int) -> Iterator[
 
 
 def measure(running: Pipeline, settings: Settings, way: str, feed: Feed) -> dict[str, Any]:
-    """Of the trades that were due within the time, SETTLE after it:
+    """Of the trades that were due within the time, when all has settled:
 
     stored, in_bar: the shares that are there; row, bar: percentiles of the seconds; later: the median to the row in the
     last third of the time, by that in the first (a backlog that grows has more than 1); of ours, processor: the share
@@ -215,7 +214,7 @@ def measure(running: Pipeline, settings: Settings, way: str, feed: Feed) -> dict
                 begin, before = datetime.now(UTC), used_now()
                 time.sleep(feed.seconds)
                 end, after = datetime.now(UTC), used_now()
-                time.sleep(SETTLE[way])
+                time.sleep(feed.settle)
             order = Identifier("seq" if way == "ours" else "event_time")
             statement = SQL(ROWS).format(tick_table, order)
             found = connection.execute(statement, [begin.replace(second=0, microsecond=0), end]).fetchall()
@@ -229,5 +228,5 @@ def measure(running: Pipeline, settings: Settings, way: str, feed: Feed) -> dict
     seconds = (end - begin).total_seconds()
     processor = {part: round((after[part] - before[part]) / seconds, 3) for part in after}
     beside = {part: processor.pop(part) for part in ("simulator", "measurement") if part in processor}
-    delays = summary(rows, watch.versions(), begin, end, rate, SETTLE[way])
+    delays = summary(rows, watch.versions(), begin, end, rate, feed.settle)
     return {**delays, "processor": processor, "beside": beside, "batch_seconds": dict(batches)}

@@ -107,10 +107,10 @@ def latency_table(found: Mapping[str, Any]) -> Iterator[str]:
     ]
     head = ["trades/s", "way", "trade to", "p50, s", "p95", "p99", "there in the end", "last third by first"]
     yield from table(head, rows)
-    yield "In the end: 15 s after the last trade that counts, two minutes for the usual way. A trade that is in no bar"
-    yield "by then counts with what it has waited, one that is not stored with those 15 s or two minutes. Last third by"
-    yield "first: the median in the last third of the time, as a multiple of that in the first. The last rate is the"
-    yield f"highest here, or the first at which one row of a hundred takes more than {HELD:.0f} s."
+    yield "In the end: 15 s after the last trade that counts, two minutes for the usual way, in a quick run one. A"
+    yield "trade that is in no bar by then counts with what it has waited, one that is not stored with those 15 s or"
+    yield "minutes. Last third by first: the median in the last third of the time, as a multiple of that in the first."
+    yield f"The last rate is the highest here, or the first at which one row of a hundred takes more than {HELD:.0f} s."
     yield ""
     rates = [f"{rate.removeprefix('r')} trades/s" for rate in found]
     used = pd.DataFrame([ways["processor"] for ways in found.values()], rates).T
