@@ -38,7 +38,8 @@ def test_every_outage_becomes_a_gap_and_no_second_connection_is_ever_tried(
     arguments = (f"ws://127.0.0.1:{feed.port}", "sesame", SYMBOLS, stop, took, lambda _: None, watch)
     client = threading.Thread(target=FinnhubClient(*arguments).run, daemon=True)
     client.start()
-    eventually(lambda: feed.received, 20)
+    # Only then does the client know, too, that it has subscribed.
+    eventually(lambda: watch.complete_until > newest, 20)
 
     outages, attempts_in_longest = [], 0
     for number in range(DISCONNECTS):
@@ -56,6 +57,7 @@ def test_every_outage_becomes_a_gap_and_no_second_connection_is_ever_tried(
         over = time.time()
         wanted = subscribed + len(SYMBOLS)
         eventually(lambda wanted=wanted: len(feed.received) == wanted, 10, pause=0.001)
+        eventually(lambda newest=newest: watch.complete_until > newest, 10, pause=0.001)
         outages.append((newest, over, time.time()))
         if lasts == LONGEST:
             attempts_in_longest = feed.refused - refused
