@@ -71,9 +71,10 @@ class Work:
         held = [rate for rate, found in live.items() if found["row"]["p99"] < HELD]
         if len(held) < 2:
             raise ValueError(f"latency: {len(held)} rates that were held; `make bench` without QUICK measures more")
-        servers = {}
-        for part, service in SERVERS.items():
-            servers[part] = np.polyfit(held, [live[rate]["processor"][service] for rate in held], 1)
+        servers = {
+            part: np.polyfit(held, [live[rate]["processor"][service] for rate in held], 1)
+            for part, service in SERVERS.items()
+        }
         bar, ohlcv = _bars(symbols, "stream")
         trade = {
             "producer": results["producer"]["microseconds"]["100"] / 1e6,

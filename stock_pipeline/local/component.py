@@ -6,8 +6,8 @@ import signal
 import socket
 import subprocess
 from abc import ABC, abstractmethod
-from itertools import cycle
-from random import sample
+from itertools import cycle, islice
+from random import randrange
 
 from stock_pipeline.errors import PortTaken, SettingsError, StartError
 from stock_pipeline.services.processes import ProcessRecord, last_lines, reap, wait_until
@@ -21,7 +21,7 @@ START_PATIENCE = 60.0
 START_ATTEMPTS = 3
 """A component that was killed may leave a socket or shared memory behind, which goes away in a moment."""
 
-_PORTS = cycle(sample(range(20_000, 32_768), 32_768 - 20_000))
+_PORTS = islice(cycle(range(20_000, 32_768)), randrange(32_768 - 20_000), None)
 """Below those from which a system takes one for a connection, which may come between the choice of a port and its use:
 Linux begins with 32,768 (net.ipv4.ip_local_port_range), others with 49,152 (RFC 6335)."""
 
