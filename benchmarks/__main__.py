@@ -42,7 +42,7 @@ def measure_latency(quick: bool) -> dict[str, Any]:
             settings, port = load_settings(), free_port()
             with latency.pipeline(stack, settings, way, port) as running:
                 for rate in (1_000,) if quick else (*RATES, *(MORE if way == "ours" else ())):
-                    warm_up, seconds = (45, 15) if quick else (75, 30 if rate in MORE else 60)
+                    warm_up, seconds = (30, 15) if quick else (60, 30 if rate in MORE else 60)
                     settle = 15 if way == "ours" else 60 if quick else 120
                     feed = latency.Feed(port, rate, warm_up, seconds, settle)
                     figures = latency.measure(running, settings, way, feed)

@@ -74,7 +74,7 @@ class Feed:
 
     Attributes:
         rate: trades a second.
-        warm_up: seconds of trades before those that count; longer where the first bar takes longer.
+        warm_up: seconds of trades before those that count.
         seconds: of trades that count.
         settle: seconds after them; what is not there then counts with what it has waited by then.
     """
@@ -210,7 +210,7 @@ def measure(running: Pipeline, settings: Settings, way: str, feed: Feed) -> dict
             arrived = SQL(ARRIVED).format(tick_table, bar_table)
             eventually(lambda: connection.execute(arrived, {"since": since}).fetchall() == [(True,)], START)
             with BarWatch(conninfo, bar_table) as watch:
-                time.sleep(max(0.0, feed.warm_up - (datetime.now(UTC) - since).total_seconds()))
+                time.sleep(feed.warm_up)
                 begin, before = datetime.now(UTC), used_now()
                 time.sleep(feed.seconds)
                 end, after = datetime.now(UTC), used_now()
